@@ -1,0 +1,170 @@
+//! Accesses of kernels to global memory. Every one passes through [`access`], with its thread (the current
+//! one), kind, order, scope and source location: the place for a happens-before record.
+
+use crate::emu::fault::{Access, FaultKind};
+use crate::emu::memory::{INITIALISED, Miss, Window};
+use crate::emu::shared::apply;
+use crate::emu::state::{Context, Place, WINDOWS, context};
+use crate::machine::{AtomicOp, Order, Scope};
+
+/// Bits of a word state that hold the number of the launch that last wrote the word.
+const WRITTEN_SHIFT: u32 = 7;
+const STAMP: u16 = 0x7f;
+
+/// An access, as the memory model sees it. Plain accesses have no order.
+#[derive(Clone, Copy)]
+struct Kind {
+    access: Access,
+    #[expect(dead_code, reason = "for a happens-before record")]
+    order: Option<(Order, Scope)>,
+}
+
+/// Checks an access of `words` words and returns where they are.
+#[inline(always)]
+fn access(cx: &mut Context, address: usize, words: usize, kind: Kind, place: Place) -> *mut u32 {
+    let bytes = words * 4;
+    let window = find(cx, address, bytes, place);
+    let first = (address - window.start) / 4;
+    for index in first..first + words {
+        // SAFETY: the window holds a state for each of its words.
+        let state = unsafe { &mut *window.words.add(index) };
+        let reads = !matches!(kind.access, Access::Write | Access::AtomicWrite);
+        let writes = matches!(kind.access, Access::Write | Access::AtomicWrite | Access::AtomicUpdate);
+        if reads && *state & INITIALISED == 0 {
+            uninitialised(cx, window.start + index * 4, place);
+        }
+        if kind.access == Access::ReadOnly {
+            if *state >> WRITTEN_SHIFT & STAMP == cx.stamp {
+                read_only_written(cx, window.start + index * 4, kind.access, place);
+            }
+            *state = *state & !STAMP | cx.stamp;
+        }
+        if writes {
+            if *state & STAMP == cx.stamp {
+                read_only_written(cx, window.start + index * 4, kind.access, place);
+            }
+            *state = INITIALISED | cx.stamp << WRITTEN_SHIFT | *state & STAMP;
+        }
+    }
+    std::ptr::with_exposed_provenance_mut(address)
+}
+
+#[inline(always)]
+fn find(cx: &mut Context, address: usize, bytes: usize, place: Place) -> Window {
+    if address.is_multiple_of(bytes) {
+        for window in &cx.windows {
+            let offset = address.wrapping_sub(window.start);
+            if offset < window.bytes && bytes <= window.bytes - offset {
+                return *window;
+            }
+        }
+    }
+    find_slowly(cx, address, bytes, place)
+}
+
+#[inline(never)]
+fn find_slowly(cx: &mut Context, address: usize, bytes: usize, place: Place) -> Window {
+    // SAFETY: the launch holds the registry's lock, and nothing else refers to it meanwhile.
+    let registry = unsafe { &mut *cx.registry };
+    match registry.window(address, bytes) {
+        Ok(_) if !address.is_multiple_of(bytes) => {
+            let target = registry.target(address);
+            cx.raise(FaultKind::Misaligned { target, bytes: bytes as u32 }, place, None)
+        }
+        Ok(window) => {
+            cx.windows[cx.next_window] = window;
+            cx.next_window = (cx.next_window + 1) % WINDOWS;
+            window
+        }
+        Err(Miss::Freed(target)) => cx.raise(FaultKind::FreedMemory { target }, place, None),
+        Err(Miss::Outside(target)) => cx.raise(FaultKind::OutOfBounds { target }, place, None),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn uninitialised(cx: &mut Context, address: usize, place: Place) -> ! {
+    // SAFETY: as in `find_slowly`.
+    let target = unsafe { &*cx.registry }.target(address);
+    cx.raise(FaultKind::Uninitialised { target }, place, None);
+}
+
+#[cold]
+#[inline(never)]
+fn read_only_written(cx: &mut Context, address: usize, this: Access, place: Place) -> ! {
+    // SAFETY: as in `find_slowly`.
+    let target = unsafe { &*cx.registry }.target(address);
+    cx.raise(FaultKind::ReadOnlyWritten { target, this }, place, None);
+}
+
+fn plain(access: Access) -> Kind {
+    Kind { access, order: None }
+}
+
+/// Loads `N` words; `read_only` through the read-only path.
+pub(super) fn load<const N: usize>(address: *const u32, read_only: bool, place: Place) -> [u32; N] {
+    let cx = context();
+    cx.statistics.global_read_bytes += N as u64 * 4;
+    let kind = plain(if read_only { Access::ReadOnly } else { Access::Read });
+    let words = access(cx, address as usize, N, kind, place);
+    // SAFETY: `access` checked that the words are in an allocation, aligned.
+    unsafe { words.cast::<[u32; N]>().read() }
+}
+
+/// Stores `N` words.
+pub(super) fn store<const N: usize>(address: *mut u32, values: [u32; N], place: Place) {
+    let cx = context();
+    cx.statistics.global_written_bytes += N as u64 * 4;
+    let words = access(cx, address as usize, N, plain(Access::Write), place);
+    // SAFETY: `access` checked that the words are in an allocation, aligned.
+    let old = unsafe { words.cast::<[u32; N]>().replace(values) };
+    cx.changed(old != values);
+}
+
+pub(super) fn atomic_load(order: Order, scope: Scope, address: *const u32, place: Place) -> u32 {
+    let cx = context();
+    cx.statistics.global_read_bytes += 4;
+    let kind = Kind { access: Access::AtomicRead, order: Some((order, scope)) };
+    let word = access(cx, address as usize, 1, kind, place);
+    // SAFETY: `access` checked that the word is in an allocation, aligned.
+    let value = unsafe { word.read() };
+    if !cx.preempt(place) {
+        cx.lose_patience(place);
+    }
+    value
+}
+
+pub(super) fn atomic_store(order: Order, scope: Scope, address: *mut u32, value: u32, place: Place) {
+    let cx = context();
+    cx.statistics.global_written_bytes += 4;
+    let kind = Kind { access: Access::AtomicWrite, order: Some((order, scope)) };
+    let word = access(cx, address as usize, 1, kind, place);
+    // SAFETY: `access` checked that the word is in an allocation, aligned.
+    let old = unsafe { word.replace(value) };
+    cx.changed(old != value);
+    cx.preempt(place);
+}
+
+pub(super) fn atomic(
+    op: AtomicOp,
+    order: Order,
+    scope: Scope,
+    address: *mut u32,
+    operand: u32,
+    place: Place,
+) -> u32 {
+    let cx = context();
+    cx.statistics.global_atomics += 1;
+    let kind = Kind { access: Access::AtomicUpdate, order: Some((order, scope)) };
+    let word = access(cx, address as usize, 1, kind, place);
+    // SAFETY: `access` checked that the word is in an allocation, aligned.
+    let old = unsafe { word.read() };
+    let new = apply(op, old, operand);
+    // SAFETY: as above.
+    unsafe { word.write(new) };
+    cx.changed(new != old);
+    if !cx.preempt(place) && new == old {
+        cx.lose_patience(place);
+    }
+    old
+}

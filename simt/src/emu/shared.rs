@@ -1,0 +1,498 @@
+//! Shared memory: the words of a block, and a shadow of each that finds races and uninitialised reads.
+//!
+//! The shadow of a word keeps who touched it last: the last plain write, up to two groups of plain
+//! readers and up to two groups of atomic accesses, each stamped with the logical clock of its lanes (see
+//! `LaneOrder`). An access is checked against those that conflict with it. Two groups are enough as long as
+//! only barriers order accesses: two readers in different warps conflict with every later writer of the
+//! interval, whoever it is. Clocks never go back, so nothing needs to be cleared between intervals, blocks
+//! or launches.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::emu::fault::{Access, FaultKind, Site, Target};
+use crate::emu::state::{Block, Context, Place, context};
+use crate::machine::AtomicOp;
+
+/// Address of the first byte of dynamic shared memory. Not 0, so that a forgotten base is noticed.
+pub(super) const BASE: u32 = 1024;
+/// Addresses of other blocks of the cluster carry their rank plus 1 from this bit on.
+const RANK_SHIFT: u32 = 24;
+
+/// The dynamic shared memory of a resident block.
+#[derive(Default)]
+pub(super) struct SharedMemory {
+    words: Vec<u32>,
+    near: Vec<Near>,
+    far: Vec<Far>,
+    /// Bytes of this launch; the vectors may be longer.
+    bytes: u32,
+    /// Largest clock in the shadows.
+    clock: u32,
+}
+
+/// One or more accesses of lanes of one warp, of the same kind, at the same clock and place.
+#[derive(Clone, Copy)]
+struct Mark {
+    clock: u32,
+    mask: u32,
+    /// Rank of the block times 32, plus the warp.
+    warp: u16,
+    access: Access,
+    place: Option<Place>,
+}
+
+const NO_MARK: Mark = Mark { clock: 0, mask: 0, warp: 0, access: Access::Read, place: None };
+
+/// The part of a word's shadow that every access looks at.
+#[derive(Clone, Copy)]
+struct Near {
+    write: Mark,
+    read: Mark,
+    /// Clock of the last store: at least that of the block's start if the word is initialised.
+    stored: u32,
+    /// Latest clock among the marks of [`Far`].
+    far: u32,
+}
+
+/// The part that few accesses look at.
+#[derive(Clone, Copy)]
+struct Far {
+    read: Mark,
+    atomics: [Mark; 2],
+}
+
+const UNTOUCHED_NEAR: Near = Near { write: NO_MARK, read: NO_MARK, stored: 0, far: 0 };
+const UNTOUCHED_FAR: Far = Far { read: NO_MARK, atomics: [NO_MARK; 2] };
+
+/// Shared memories of earlier launches. Their shadows are as good as new.
+static SPARE: Mutex<Vec<SharedMemory>> = Mutex::new(Vec::new());
+const MOST_SPARE: usize = 32;
+/// Shadows whose clock has come this far are not used again.
+const LAST_CLOCK: u32 = 1 << 30;
+
+impl SharedMemory {
+    pub(super) fn take(bytes: u32) -> Self {
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut memory = spare.unwrap_or_default();
+        memory.bytes = bytes;
+        let words = bytes.div_ceil(4) as usize;
+        if memory.words.len() < words {
+            memory.words.resize(words, 0);
+            memory.near.resize(words, UNTOUCHED_NEAR);
+            memory.far.resize(words, UNTOUCHED_FAR);
+        }
+        memory
+    }
+
+    pub(super) fn clock(&self) -> u32 {
+        self.clock
+    }
+
+    /// Gives the memory back; `clock` is the last one that was used with it.
+    pub(super) fn retire(mut self, clock: u32) {
+        self.clock = clock;
+        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        if clock < LAST_CLOCK && spare.len() < MOST_SPARE {
+            spare.push(self);
+        }
+    }
+}
+
+/// The accessing thread, as the shadow sees it.
+#[derive(Clone, Copy)]
+struct Me {
+    clock: u32,
+    bit: u32,
+    warp: u16,
+    /// Marks with a lower clock are ordered before everything this thread does now.
+    live: u32,
+    place: Place,
+}
+
+impl Me {
+    #[inline]
+    fn new(cx: &Context, place: Place) -> Self {
+        let (block, cluster) = (cx.block(), cx.cluster());
+        Self {
+            clock: cx.warp().order.own[cx.lane as usize],
+            bit: 1 << cx.lane,
+            warp: (block.rank * 32 + cx.index / 32) as u16,
+            live: if cluster.size == 1 { block.interval } else { cluster.interval },
+            place,
+        }
+    }
+
+    #[inline]
+    fn mark(self, access: Access) -> Mark {
+        Mark { clock: self.clock, mask: self.bit, warp: self.warp, access, place: Some(self.place) }
+    }
+}
+
+impl Mark {
+    /// Whether this mark may matter: it is not ordered before `me` by a barrier of the block and not `me`'s.
+    #[inline]
+    fn may_conflict(&self, me: Me) -> bool {
+        self.clock >= me.live && (self.warp != me.warp || self.mask != me.bit)
+    }
+
+    /// A lane of this mark whose access is not ordered before `me`.
+    fn unordered_lane(&self, cx: &Context, me: Me) -> Option<u32> {
+        if self.clock == 0 || self.mask == 0 {
+            return None;
+        }
+        if self.warp / 32 != me.warp / 32 {
+            return (self.clock >= cx.cluster().interval).then(|| self.mask.trailing_zeros());
+        }
+        if self.clock < cx.block().interval {
+            return None;
+        }
+        if self.warp != me.warp {
+            return Some(self.mask.trailing_zeros());
+        }
+        let order = &cx.warp().order;
+        let others = self.mask & !me.bit;
+        if others == 0 || self.clock < order.floor[cx.lane as usize] {
+            return None;
+        }
+        match &order.known {
+            None => Some(others.trailing_zeros()),
+            Some(known) => (0..32)
+                .find(|&lane| others >> lane & 1 != 0 && known[cx.lane as usize][lane as usize] <= self.clock),
+        }
+    }
+
+    #[inline]
+    fn merge(&mut self, new: &Mark) -> bool {
+        let same = self.clock == new.clock
+            && self.warp == new.warp
+            && self.access == new.access
+            && match (self.place, new.place) {
+                (Some(a), Some(b)) => std::ptr::eq(a, b),
+                _ => false,
+            };
+        if same {
+            self.mask |= new.mask;
+        }
+        same
+    }
+}
+
+/// Adds a mark to a group of two, dropping one that is ordered before it or that the other makes redundant.
+fn insert(cx: &Context, me: Me, first: &mut Mark, second: &mut Mark, new: Mark) {
+    if first.merge(&new) || second.merge(&new) {
+        return;
+    }
+    if !first.may_conflict(me) || first.unordered_lane(cx, me).is_none() {
+        *first = new;
+    } else if !second.may_conflict(me)
+        || second.unordered_lane(cx, me).is_none()
+        || first.warp == second.warp && new.warp != first.warp
+    {
+        *second = new;
+    }
+}
+
+/// A word of some block's shared memory, found and checked.
+struct Word {
+    memory: *mut SharedMemory,
+    block: *mut Block,
+    index: usize,
+}
+
+#[inline]
+fn locate(cx: &mut Context, address: u32, bytes: u32, place: Place) -> Word {
+    let block = cx.block;
+    let shared = &mut cx.block().shared;
+    let offset = address.wrapping_sub(BASE);
+    if offset >= shared.bytes || bytes > shared.bytes - offset || address & (bytes - 1) != 0 {
+        bad_address(cx, i64::from(address), shared.bytes, bytes, place);
+    }
+    Word { memory: shared, block, index: (offset / 4) as usize }
+}
+
+#[cold]
+#[inline(never)]
+fn bad_address(cx: &mut Context, address: i64, shared_bytes: u32, bytes: u32, place: Place) -> ! {
+    let target = Target::Shared { offset: address - i64::from(BASE), bytes: shared_bytes };
+    let inside = address >= i64::from(BASE)
+        && address - i64::from(BASE) + i64::from(bytes) <= i64::from(shared_bytes);
+    let kind = if inside && address % i64::from(bytes) != 0 {
+        FaultKind::Misaligned { target, bytes }
+    } else {
+        FaultKind::OutOfBounds { target }
+    };
+    cx.raise(kind, place, None);
+}
+
+/// The word that a cluster address names.
+fn locate_remote(cx: &mut Context, address: u32, place: Place) -> Word {
+    let Some(rank) = (address >> RANK_SHIFT).checked_sub(1) else {
+        return locate(cx, address, 4, place);
+    };
+    let local = address & ((1 << RANK_SHIFT) - 1);
+    let cluster = cx.cluster();
+    if rank >= cluster.size {
+        let target = Target::Nowhere { address: u64::from(address) };
+        cx.raise(FaultKind::OutOfBounds { target }, place, None);
+    }
+    let block = &raw mut cx.blocks[(cluster.first + rank) as usize];
+    // SAFETY: a resident block; no other reference to its shared memory is in use.
+    let target = unsafe { &mut *block };
+    let mine = rank == cx.block().rank;
+    let ended = target.exited as usize == target.threads.len();
+    if !mine && (ended || !cluster.passed_barrier) {
+        cx.raise(FaultKind::RemoteBlockNotRunning { rank }, place, None);
+    }
+    let offset = local.wrapping_sub(BASE);
+    if offset >= target.shared.bytes || 4 > target.shared.bytes - offset || !local.is_multiple_of(4) {
+        bad_address(cx, i64::from(local), target.shared.bytes, 4, place);
+    }
+    Word { memory: &raw mut target.shared, block, index: (offset / 4) as usize }
+}
+
+impl Word {
+    #[inline]
+    fn memory<'a>(&self) -> &'a mut SharedMemory {
+        // SAFETY: the shared memory of a resident block; one access to it is made at a time.
+        unsafe { &mut *self.memory }
+    }
+
+    #[inline]
+    fn value<'a>(&self) -> &'a mut u32 {
+        // SAFETY: `locate` checked that the index is below the length.
+        unsafe { self.memory().words.get_unchecked_mut(self.index) }
+    }
+
+    #[inline]
+    fn near<'a>(&self) -> &'a mut Near {
+        // SAFETY: as for `value`; all vectors have the same length.
+        unsafe { self.memory().near.get_unchecked_mut(self.index) }
+    }
+
+    #[inline]
+    fn far<'a>(&self) -> &'a mut Far {
+        // SAFETY: as for `value`.
+        unsafe { self.memory().far.get_unchecked_mut(self.index) }
+    }
+
+    /// Faults if nobody has stored to the word since the block began.
+    #[inline]
+    fn must_be_initialised(&self, cx: &mut Context, place: Place) {
+        if self.near().stored < cx.cluster().start {
+            self.uninitialised(cx, place);
+        }
+    }
+
+    #[cold]
+    fn uninitialised(&self, cx: &mut Context, place: Place) -> ! {
+        let target = Target::Shared { offset: self.index as i64 * 4, bytes: self.memory().bytes };
+        cx.raise(FaultKind::Uninitialised { target }, place, None);
+    }
+
+    #[inline]
+    fn check(&self, cx: &mut Context, me: Me, mark: Mark, access: Access) {
+        if mark.may_conflict(me) {
+            self.check_slowly(cx, me, mark, access);
+        }
+    }
+
+    #[inline(never)]
+    fn check_slowly(&self, cx: &mut Context, me: Me, mark: Mark, access: Access) {
+        let Some(lane) = mark.unordered_lane(cx, me) else { return };
+        let rank = u32::from(mark.warp) / 32;
+        let block = &cx.blocks[(cx.cluster().first + rank) as usize];
+        let site = Site {
+            block: block.id,
+            thread: u32::from(mark.warp) % 32 * 32 + lane,
+            location: mark.place,
+            doing: mark.access.to_string(),
+        };
+        let kind = FaultKind::SharedRace { offset: self.index as u32 * 4, this: access, other: mark.access };
+        cx.raise(kind, me.place, Some(site));
+    }
+
+    #[inline]
+    fn read(&self, cx: &mut Context, me: Me) -> u32 {
+        self.must_be_initialised(cx, me.place);
+        let near = self.near();
+        self.check(cx, me, near.write, Access::Read);
+        if near.far >= me.live {
+            for mark in self.far().atomics {
+                if mark.access != Access::AtomicRead {
+                    self.check(cx, me, mark, Access::Read);
+                }
+            }
+        }
+        let new = me.mark(Access::Read);
+        if !near.read.merge(&new) {
+            if near.read.may_conflict(me) {
+                insert(cx, me, &mut near.read, &mut self.far().read, new);
+                near.far = near.far.max(me.clock);
+            } else {
+                near.read = new;
+            }
+        }
+        *self.value()
+    }
+
+    #[inline]
+    fn write(&self, cx: &mut Context, me: Me, value: u32) {
+        let near = self.near();
+        self.check(cx, me, near.write, Access::Write);
+        self.check(cx, me, near.read, Access::Write);
+        if near.far >= me.live {
+            let far = self.far();
+            self.check(cx, me, far.read, Access::Write);
+            for mark in far.atomics {
+                self.check(cx, me, mark, Access::Write);
+            }
+        }
+        near.write = me.mark(Access::Write);
+        self.set(cx, value);
+    }
+
+    #[inline]
+    fn atomic(&self, cx: &mut Context, me: Me, access: Access) {
+        if access != Access::AtomicWrite {
+            self.must_be_initialised(cx, me.place);
+        }
+        let near = self.near();
+        self.check(cx, me, near.write, access);
+        let far = self.far();
+        if access != Access::AtomicRead {
+            self.check(cx, me, near.read, access);
+            self.check(cx, me, far.read, access);
+        }
+        let [first, second] = &mut far.atomics;
+        insert(cx, me, first, second, me.mark(access));
+        near.far = near.far.max(me.clock);
+    }
+
+    #[inline]
+    fn set(&self, cx: &mut Context, value: u32) {
+        let near = self.near();
+        let word = self.value();
+        // Clocks are numbers of the cluster, so the owner's start is everybody's.
+        let fresh = near.stored < cx.cluster().start;
+        near.stored = cx.cluster().clock;
+        cx.progress += u64::from(fresh || *word != value);
+        *word = value;
+        debug_assert!(!self.block.is_null());
+    }
+}
+
+pub(super) fn load(address: u32, place: Place) -> u32 {
+    let cx = context();
+    cx.statistics.shared_accesses += 1;
+    let word = locate(cx, address, 4, place);
+    let me = Me::new(cx, place);
+    word.read(cx, me)
+}
+
+pub(super) fn load4(address: u32, place: Place) -> [u32; 4] {
+    let cx = context();
+    cx.statistics.shared_accesses += 4;
+    let Word { memory, block, index } = locate(cx, address, 16, place);
+    let me = Me::new(cx, place);
+    [0, 1, 2, 3].map(|i| Word { memory, block, index: index + i }.read(cx, me))
+}
+
+pub(super) fn store(address: u32, value: u32, place: Place) {
+    let cx = context();
+    cx.statistics.shared_accesses += 1;
+    let word = locate(cx, address, 4, place);
+    let me = Me::new(cx, place);
+    word.write(cx, me, value);
+}
+
+pub(super) fn store4(address: u32, values: [u32; 4], place: Place) {
+    let cx = context();
+    cx.statistics.shared_accesses += 4;
+    let Word { memory, block, index } = locate(cx, address, 16, place);
+    let me = Me::new(cx, place);
+    for (i, value) in values.into_iter().enumerate() {
+        Word { memory, block, index: index + i }.write(cx, me, value);
+    }
+}
+
+pub(super) fn atomic_load(address: u32, place: Place) -> u32 {
+    let cx = context();
+    cx.statistics.shared_accesses += 1;
+    let word = locate(cx, address, 4, place);
+    let me = Me::new(cx, place);
+    word.atomic(cx, me, Access::AtomicRead);
+    let value = *word.value();
+    cx.lose_patience(place);
+    value
+}
+
+pub(super) fn atomic_store(address: u32, value: u32, place: Place) {
+    let cx = context();
+    cx.statistics.shared_accesses += 1;
+    let word = locate(cx, address, 4, place);
+    let me = Me::new(cx, place);
+    word.atomic(cx, me, Access::AtomicWrite);
+    word.set(cx, value);
+}
+
+pub(super) fn atomic(op: AtomicOp, address: u32, operand: u32, place: Place) -> u32 {
+    let cx = context();
+    let word = locate(cx, address, 4, place);
+    update(cx, &word, op, operand, place)
+}
+
+pub(super) fn remote_load(address: u32, place: Place) -> u32 {
+    let cx = context();
+    cx.statistics.shared_accesses += 1;
+    let word = locate_remote(cx, address, place);
+    let me = Me::new(cx, place);
+    word.read(cx, me)
+}
+
+pub(super) fn remote_store(address: u32, value: u32, place: Place) {
+    let cx = context();
+    cx.statistics.shared_accesses += 1;
+    let word = locate_remote(cx, address, place);
+    let me = Me::new(cx, place);
+    word.write(cx, me, value);
+}
+
+pub(super) fn remote_atomic(op: AtomicOp, address: u32, operand: u32, place: Place) -> u32 {
+    let cx = context();
+    let word = locate_remote(cx, address, place);
+    update(cx, &word, op, operand, place)
+}
+
+fn update(cx: &mut Context, word: &Word, op: AtomicOp, operand: u32, place: Place) -> u32 {
+    cx.statistics.shared_atomics += 1;
+    let me = Me::new(cx, place);
+    word.atomic(cx, me, Access::AtomicUpdate);
+    let old = *word.value();
+    let new = apply(op, old, operand);
+    word.set(cx, new);
+    if new == old {
+        cx.lose_patience(place);
+    }
+    old
+}
+
+/// The result of a read-modify-write.
+#[inline]
+pub(super) fn apply(op: AtomicOp, old: u32, operand: u32) -> u32 {
+    match op {
+        AtomicOp::Add => old.wrapping_add(operand),
+        AtomicOp::Max => old.max(operand),
+        AtomicOp::Min => old.min(operand),
+        AtomicOp::Or => old | operand,
+        AtomicOp::Exchange => operand,
+    }
+}
+
+pub(super) fn bytes() -> u32 {
+    context().block().shared.bytes
+}
+
+pub(super) fn at_rank(address: u32, rank: u32) -> u32 {
+    // A rank that does not exist stays recognisable up to 254.
+    address & ((1 << RANK_SHIFT) - 1) | (rank.min(254) + 1) << RANK_SHIFT
+}

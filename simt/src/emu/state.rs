@@ -1,0 +1,296 @@
+//! The state of a running launch: what a thread, a warp, a block and a cluster are while they live.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::panic::Location;
+use std::ptr;
+
+use crate::emu::fault::{Collective, Fault, FaultKind, Site};
+use crate::emu::fiber::{Fiber, Suspender};
+use crate::emu::launch::Launch;
+use crate::emu::memory::{Registry, Window};
+use crate::emu::shared::SharedMemory;
+use crate::emu::statistics::Statistics;
+
+/// A source location in a kernel.
+pub(super) type Place = &'static Location<'static>;
+
+/// One CUDA thread.
+pub(super) struct Thread {
+    pub(super) fiber: Fiber,
+    pub(super) suspender: *const Suspender,
+    /// Its last collective or spin, for reports.
+    pub(super) last: Option<Place>,
+    /// Value of [`Context::progress`] when it last spun.
+    pub(super) spun_at: u64,
+    /// Atomic loads until it is made to yield: a loop around one may never call the spin hint.
+    pub(super) patience: u32,
+}
+
+/// 32 threads.
+pub(super) struct Warp {
+    /// Lanes that the block has.
+    pub(super) existing: u32,
+    /// Lanes to be resumed.
+    pub(super) runnable: u32,
+    /// Lanes inside a warp collective, and all lanes that these wait for.
+    pub(super) waiting: u32,
+    pub(super) wanted: u32,
+    /// Lanes at a block or cluster barrier.
+    pub(super) at_barrier: u32,
+    /// Lanes that have ended.
+    pub(super) exited: u32,
+    /// Whether the warp is in the queue, or running.
+    pub(super) queued: bool,
+    /// Whether a lane gave up its turn without waiting for a collective.
+    pub(super) yielded: bool,
+    pub(super) arrivals: [Arrival; 32],
+    pub(super) results: [u32; 32],
+    pub(super) order: LaneOrder,
+}
+
+/// What a lane brought to a warp collective.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) collective: Collective,
+    pub(super) place: Place,
+    pub(super) value: u32,
+    pub(super) operand: u32,
+}
+
+/// Logical time of the lanes of a warp, for the order of accesses to shared memory.
+///
+/// A clock is the number of a barrier in the cluster. `own[l]` is that of the last barrier of lane `l`: its
+/// accesses since then carry it. Lane `l` comes after what lane `j` did with clock `c` if `c` is below what
+/// `l` knows of `j`: `known[l][j]`, set at barriers in which both (directly or not) took part.
+pub(super) struct LaneOrder {
+    pub(super) own: [u32; 32],
+    /// The least of `known[l]`.
+    pub(super) floor: [u32; 32],
+    /// `known`, unless all barriers since the last of the block were of the whole warp: then `floor` says it.
+    pub(super) known: Option<Box<[[u32; 32]; 32]>>,
+}
+
+impl LaneOrder {
+    pub(super) fn reset(&mut self, clock: u32) {
+        self.own = [clock; 32];
+        self.floor = [clock; 32];
+        self.known = None;
+    }
+}
+
+/// A barrier that the first threads have reached.
+#[derive(Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) collective: Collective,
+    pub(super) place: Place,
+    pub(super) block: u32,
+    pub(super) thread: u32,
+}
+
+/// A resident block.
+pub(super) struct Block {
+    /// Index in the grid; meaningless while the cluster is idle.
+    pub(super) id: u32,
+    pub(super) rank: u32,
+    pub(super) cluster: *mut Cluster,
+    pub(super) slot: u32,
+    pub(super) threads: Vec<Thread>,
+    pub(super) warps: Vec<Warp>,
+    pub(super) shared: SharedMemory,
+    /// Clock of the last barrier of the whole block.
+    pub(super) interval: u32,
+    /// Threads at the pending barrier, those that have ended, the predicates so far, the last result.
+    pub(super) arrived: u32,
+    pub(super) pending: Option<Pending>,
+    pub(super) exited: u32,
+    pub(super) tally: u32,
+    pub(super) result: u32,
+}
+
+/// The resident blocks of one cluster; without clusters, one block.
+pub(super) struct Cluster {
+    /// Index of its first block among the resident blocks.
+    pub(super) first: u32,
+    pub(super) size: u32,
+    /// Number of the last barrier of any kind in it.
+    pub(super) clock: u32,
+    /// Clock when its blocks started, and that of the last cluster barrier.
+    pub(super) start: u32,
+    pub(super) interval: u32,
+    pub(super) arrived: u32,
+    pub(super) pending: Option<Pending>,
+    /// Threads that have ended, and one of them.
+    pub(super) exited: u32,
+    pub(super) last_exit: (u32, u32),
+    pub(super) passed_barrier: bool,
+}
+
+/// A launch while it runs. The fibers reach it through a thread-local pointer.
+pub(super) struct Context {
+    // The current thread.
+    pub(super) thread: *mut Thread,
+    pub(super) warp: *mut Warp,
+    pub(super) block: *mut Block,
+    pub(super) index: u32,
+    pub(super) lane: u32,
+    // Access to global memory.
+    pub(super) windows: [Window; WINDOWS],
+    pub(super) next_window: usize,
+    pub(super) registry: *mut Registry,
+    pub(super) stamp: u16,
+    // The launch.
+    pub(super) launch: Launch,
+    pub(super) kernel: String,
+    pub(super) body: *const dyn Fn(),
+    pub(super) statistics: Statistics,
+    pub(super) fault: Option<Box<Fault>>,
+    // Schedule.
+    pub(super) random: Random,
+    pub(super) queue: VecDeque<(u32, u32)>,
+    pub(super) blocks: Vec<Block>,
+    pub(super) clusters: Vec<Cluster>,
+    pub(super) pending: VecDeque<u32>,
+    // Spinning. `progress` counts changes of memory and ends of threads; `spins` and `spinners` count since
+    // it last changed, `vain_spins` since global memory last changed.
+    pub(super) progress: u64,
+    pub(super) global_progress: u64,
+    pub(super) spins_at: u64,
+    pub(super) spins: u64,
+    pub(super) spinners: u64,
+    pub(super) vain_spins_at: u64,
+    pub(super) vain_spins: u64,
+}
+
+/// Allocations that a launch remembers the place of.
+pub(super) const WINDOWS: usize = 4;
+
+thread_local! {
+    static CURRENT: Cell<*mut Context> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Makes `context` the current launch of this OS thread and returns the previous one.
+pub(super) fn enter(context: *mut Context) -> *mut Context {
+    CURRENT.replace(context)
+}
+
+/// Whether this OS thread is inside a launch.
+pub(super) fn inside() -> bool {
+    !CURRENT.get().is_null()
+}
+
+/// The current launch.
+///
+/// The reference must be given up before the fiber is suspended; every primitive takes it anew.
+#[inline]
+pub(super) fn context<'a>() -> &'a mut Context {
+    let context = CURRENT.get();
+    assert!(!context.is_null(), "a primitive of the SIMT machine was called outside a kernel");
+    // SAFETY: set by the scheduler for the time of the launch, which outlives its fibers. Only one fiber
+    // or the scheduler runs at a time, on this OS thread; none keeps a reference across a switch.
+    unsafe { &mut *context }
+}
+
+/// Gives the turn back to the scheduler until it resumes this thread.
+#[inline]
+pub(super) fn suspend() {
+    let suspender = context().thread().suspender;
+    // SAFETY: the suspender lives at the root of this fiber's stack, as long as the fiber.
+    unsafe { (*suspender).suspend(()) };
+}
+
+impl Context {
+    #[inline]
+    pub(super) fn thread(&mut self) -> &mut Thread {
+        // SAFETY: points to the thread that runs now; threads are not moved during a launch.
+        unsafe { &mut *self.thread }
+    }
+
+    #[inline]
+    pub(super) fn warp<'a>(&self) -> &'a mut Warp {
+        // SAFETY: as above; callers hold no other reference to the warp.
+        unsafe { &mut *self.warp }
+    }
+
+    #[inline]
+    pub(super) fn block<'a>(&self) -> &'a mut Block {
+        // SAFETY: as above; callers hold no other reference to the block's own fields.
+        unsafe { &mut *self.block }
+    }
+
+    #[inline]
+    pub(super) fn cluster<'a>(&self) -> &'a mut Cluster {
+        // SAFETY: as above.
+        unsafe { &mut *self.block().cluster }
+    }
+
+    /// The current thread as a second party of a report.
+    pub(super) fn site(&mut self, place: Option<Place>, doing: impl Into<String>) -> Site {
+        Site { block: self.block().id, thread: self.index, location: place, doing: doing.into() }
+    }
+
+    /// Records a fault of the current thread, unless there is one already.
+    pub(super) fn record(&mut self, kind: FaultKind, place: Option<Place>, other: Option<Site>) {
+        let (block, thread) = (self.block().id, self.index);
+        self.record_for(block, thread, kind, place, other);
+    }
+
+    /// Records a fault of some thread, unless there is one already.
+    pub(super) fn record_for(
+        &mut self,
+        block: u32,
+        thread: u32,
+        kind: FaultKind,
+        location: Option<Place>,
+        other: Option<Site>,
+    ) {
+        if self.fault.is_none() {
+            let launch = self.launch.clone();
+            let kernel = self.kernel.clone();
+            let seed = launch.seed;
+            self.fault = Some(Box::new(Fault { kernel, kind, block, thread, location, other, seed, launch }));
+        }
+    }
+
+    /// Records a fault of the current thread and ends it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn raise(&mut self, kind: FaultKind, place: Place, other: Option<Site>) -> ! {
+        self.record(kind, Some(place), other);
+        loop {
+            suspend();
+        }
+    }
+
+    /// Puts a warp that has something to run into the queue.
+    pub(super) fn enqueue(&mut self, slot: u32, warp: u32, state: &mut Warp) {
+        if !state.queued && state.runnable != 0 {
+            state.queued = true;
+            self.queue.push_back((slot, warp));
+        }
+    }
+}
+
+/// A small generator of random numbers (splitmix64): reproducible, and good enough to shuffle with.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    #[inline]
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`, which is not 0.
+    #[inline]
+    pub(super) fn below(&mut self, limit: u32) -> u32 {
+        (((self.next() >> 32) * u64::from(limit)) >> 32) as u32
+    }
+}

@@ -1,0 +1,141 @@
+//! Device memory.
+
+use core::marker::PhantomData;
+
+use crate::{Active, AtomicOp, Machine, Order, Scope, Space, Word};
+
+/// An array of words in device memory.
+///
+/// The one `unsafe` step is [`Global::from_raw`]: whoever calls it promises that *every* later access
+/// through this value (and through slices of it) is inside the array and free of data races in the CUDA
+/// memory model. The emulator checks both; the GPU does not.
+#[derive(Clone, Copy)]
+pub struct Global<T> {
+    start: *mut u32,
+    len: usize,
+    element: PhantomData<*mut T>,
+}
+
+impl<T: Word> Global<T> {
+    /// The array of `len` words at `start`.
+    ///
+    /// # Safety
+    /// `start` is aligned to 4 and valid for `len` words during the launch, for writes too if the kernel
+    /// writes through this value. All accesses stay below `len` and do not race.
+    #[inline(always)]
+    pub unsafe fn from_raw(start: *const T, len: usize) -> Self {
+        Self { start: start.cast_mut().cast(), len, element: PhantomData }
+    }
+
+    /// Number of words.
+    #[inline(always)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Byte address of the first word.
+    #[inline(always)]
+    pub fn address(self) -> usize {
+        self.start as usize
+    }
+
+    /// The `len` words from word `start` on.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn slice(self, start: usize, len: usize) -> Self {
+        Active::check_index(Space::Global, start, len, self.len);
+        // SAFETY: `start` is at most the length of the array (the caller's promise to `from_raw`).
+        Self { start: unsafe { self.start.add(start) }, len, element: PhantomData }
+    }
+
+    /// Reads word `index`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn get(self, index: usize) -> T {
+        // SAFETY: in bounds and free of races by the promise given to `from_raw`.
+        T::from_bits(unsafe { Active::global_load(self.at(index, 1)) })
+    }
+
+    /// Reads the four words from `index` on, in one 16-byte access; their address is aligned to 16.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn get4(self, index: usize) -> [T; 4] {
+        // SAFETY: in bounds, aligned and free of races by the promise given to `from_raw`.
+        unsafe { Active::global_load4(self.at(index, 4)) }.map(T::from_bits)
+    }
+
+    /// Reads word `index`, which no thread writes during the launch.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn get_readonly(self, index: usize) -> T {
+        // SAFETY: in bounds and not written during the launch by the promise given to `from_raw`.
+        T::from_bits(unsafe { Active::global_load_readonly(self.at(index, 1)) })
+    }
+
+    /// Reads the four words from `index` on in one 16-byte access; aligned, and not written during the launch.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn get4_readonly(self, index: usize) -> [T; 4] {
+        // SAFETY: in bounds, aligned and not written during the launch by the promise given to `from_raw`.
+        unsafe { Active::global_load4_readonly(self.at(index, 4)) }.map(T::from_bits)
+    }
+
+    /// Writes word `index`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn set(self, index: usize, value: T) {
+        // SAFETY: in bounds and free of races by the promise given to `from_raw`.
+        unsafe { Active::global_store(self.at(index, 1), value.to_bits()) }
+    }
+
+    /// Writes the four words from `index` on in one 16-byte access; their address is aligned to 16.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn set4(self, index: usize, value: [T; 4]) {
+        // SAFETY: in bounds, aligned and free of races by the promise given to `from_raw`.
+        unsafe { Active::global_store4(self.at(index, 4), value.map(T::to_bits)) }
+    }
+
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn at(self, index: usize, count: usize) -> *mut u32 {
+        Active::check_index(Space::Global, index, count, self.len);
+        // SAFETY: `index + count` is at most `len`, by the promise given to `from_raw`.
+        unsafe { self.start.add(index) }
+    }
+}
+
+impl Global<u32> {
+    /// Atomic read of word `index`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn atomic_load(self, index: usize, order: Order, scope: Scope) -> u32 {
+        // SAFETY: in bounds by the promise given to `from_raw`; atomics do not race with each other.
+        unsafe { Active::global_atomic_load(order, scope, self.at(index, 1)) }
+    }
+
+    /// Atomic write of word `index`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn atomic_store(self, index: usize, value: u32, order: Order, scope: Scope) {
+        // SAFETY: in bounds by the promise given to `from_raw`; atomics do not race with each other.
+        unsafe { Active::global_atomic_store(order, scope, self.at(index, 1), value) }
+    }
+
+    /// Atomic read-modify-write of word `index`; returns the old value.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn atomic(self, op: AtomicOp, index: usize, value: u32, order: Order, scope: Scope) -> u32 {
+        // SAFETY: in bounds by the promise given to `from_raw`; atomics do not race with each other.
+        unsafe { Active::global_atomic(op, order, scope, self.at(index, 1), value) }
+    }
+
+    /// Relaxed device-scope [`atomic`](Self::atomic) whose old value is not needed.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn reduce(self, op: AtomicOp, index: usize, value: u32) {
+        // SAFETY: in bounds by the promise given to `from_raw`; atomics do not race with each other.
+        unsafe { Active::global_reduce(op, self.at(index, 1), value) }
+    }
+}

@@ -1,0 +1,184 @@
+//! The groups a thread belongs to: itself, its warp, its block, its cluster.
+
+/// This thread.
+pub mod thread {
+    use crate::{Active, Machine};
+
+    /// Index of the thread in its block.
+    #[inline(always)]
+    pub fn index() -> u32 {
+        Active::thread_id()
+    }
+
+    /// Index of the thread in its warp, `0..32`.
+    #[inline(always)]
+    pub fn lane() -> u32 {
+        Active::lane_id()
+    }
+
+    /// Index of the thread's warp in the block.
+    #[inline(always)]
+    pub fn warp() -> u32 {
+        Active::thread_id() / super::warp::SIZE
+    }
+}
+
+/// The block this thread belongs to.
+///
+/// Every function here that waits is a collective: all threads of the block must reach the same call.
+pub mod block {
+    use crate::{Active, Machine};
+
+    /// Index of the block in the grid.
+    #[inline(always)]
+    pub fn index() -> u32 {
+        Active::block_id()
+    }
+
+    /// Number of blocks of the grid.
+    #[inline(always)]
+    pub fn count() -> u32 {
+        Active::grid_blocks()
+    }
+
+    /// Number of threads of the block.
+    #[inline(always)]
+    pub fn threads() -> u32 {
+        Active::block_threads()
+    }
+
+    /// Waits for all threads of the block. What they wrote before is visible to all of them after.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn sync() {
+        Active::block_barrier();
+    }
+
+    /// [`sync`], and counts the threads that passed `true`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn sync_count(predicate: bool) -> u32 {
+        Active::block_barrier_count(predicate)
+    }
+
+    /// [`sync`], and tells whether any thread passed `true`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn sync_or(predicate: bool) -> bool {
+        Active::block_barrier_or(predicate)
+    }
+}
+
+/// The warp this thread belongs to: 32 threads with consecutive indices.
+///
+/// Every function here is a collective over the lanes of `mask`, which must contain the calling lane.
+/// Only [`sync`](warp::sync) orders memory.
+pub mod warp {
+    use crate::{Active, Machine, Shuffle, Word};
+
+    /// Threads of a warp.
+    pub const SIZE: u32 = 32;
+    /// The mask of all lanes.
+    pub const ALL: u32 = u32::MAX;
+
+    /// Waits for the lanes of `mask`. What they wrote before is visible to them after.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn sync(mask: u32) {
+        Active::warp_barrier(mask);
+    }
+
+    /// The value of lane `lane` (modulo 32), which must be in `mask`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn shuffle<T: Word>(mask: u32, value: T, lane: u32) -> T {
+        T::from_bits(Active::warp_shuffle(mask, Shuffle::Index, value.to_bits(), lane))
+    }
+
+    /// The value of the lane `delta` below; lanes below `delta` get their own value.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn shuffle_up<T: Word>(mask: u32, value: T, delta: u32) -> T {
+        T::from_bits(Active::warp_shuffle(mask, Shuffle::Up, value.to_bits(), delta))
+    }
+
+    /// The value of the lane `delta` above; the last `delta` lanes get their own value.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn shuffle_down<T: Word>(mask: u32, value: T, delta: u32) -> T {
+        T::from_bits(Active::warp_shuffle(mask, Shuffle::Down, value.to_bits(), delta))
+    }
+
+    /// The value of the lane whose number is this lane's exclusive-or `bits`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn shuffle_xor<T: Word>(mask: u32, value: T, bits: u32) -> T {
+        T::from_bits(Active::warp_shuffle(mask, Shuffle::Xor, value.to_bits(), bits))
+    }
+
+    /// The lanes that passed `true`, as bits.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn ballot(mask: u32, predicate: bool) -> u32 {
+        Active::warp_ballot(mask, predicate)
+    }
+
+    /// Whether any lane passed `true`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn any(mask: u32, predicate: bool) -> bool {
+        Active::warp_any(mask, predicate)
+    }
+
+    /// Whether all lanes passed `true`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn all(mask: u32, predicate: bool) -> bool {
+        Active::warp_all(mask, predicate)
+    }
+
+    /// The lanes that passed the same bits as this lane.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn match_any<T: Word>(mask: u32, value: T) -> u32 {
+        Active::warp_match_any(mask, value.to_bits())
+    }
+
+    /// Wrapping sum over the lanes.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn reduce_add(mask: u32, value: u32) -> u32 {
+        Active::warp_reduce_add(mask, value)
+    }
+
+    /// Maximum over the lanes.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn reduce_max(mask: u32, value: u32) -> u32 {
+        Active::warp_reduce_max(mask, value)
+    }
+}
+
+/// The cluster this block belongs to (compute capability 9.0; elsewhere a cluster is one block).
+pub mod cluster {
+    use crate::{Active, Machine};
+
+    /// Index of the block in its cluster.
+    #[inline(always)]
+    pub fn rank() -> u32 {
+        Active::cluster_rank()
+    }
+
+    /// Number of blocks of the cluster.
+    #[inline(always)]
+    pub fn size() -> u32 {
+        Active::cluster_size()
+    }
+
+    /// Waits for all threads of the cluster; orders their shared and global accesses among them.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn sync() {
+        Active::cluster_barrier();
+    }
+}

@@ -1,0 +1,121 @@
+//! The SIMT machine: what GPU kernels are written against.
+//!
+//! A kernel written with this crate compiles to PTX with stock `rustc` (target `nvptx64-nvidia-cuda`) and
+//! runs, from the same source, on a CPU emulator that checks what a GPU leaves undefined. The API is
+//! small on purpose:
+//!
+//! | module or type | what |
+//! |---|---|
+//! | [`thread`], [`block`], [`warp`], [`cluster`] | who am I, barriers, votes, shuffles, reductions |
+//! | [`Global`] | device memory: plain, read-only, 16-byte and atomic accesses |
+//! | [`Shared`], [`Carve`] | a block's dynamic shared memory, carved into typed regions |
+//! | [`fence`], [`spin_hint`], [`f32_to_f16`] | ordering, waiting, conversion |
+//! | [`kernels!`] | declares entry points and their launch bounds, once for all backends |
+//! | `emu` (not on the GPU) | the emulator: memory, launches, statistics, fault reports |
+//!
+//! The backends implement [`Machine`]; kernels never name one.
+#![cfg_attr(target_arch = "nvptx64", no_std)]
+#![cfg_attr(
+    target_arch = "nvptx64",
+    feature(abi_unadjusted, asm_experimental_arch, link_llvm_intrinsics),
+    allow(internal_features)
+)]
+
+mod entry;
+mod global;
+mod groups;
+mod machine;
+mod shared;
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod emu;
+#[cfg(target_arch = "nvptx64")]
+mod ptx;
+
+pub use entry::{Entry, Parameter, Slot};
+pub use global::Global;
+pub use groups::{block, cluster, thread, warp};
+pub use machine::{AtomicOp, Machine, Order, Scope, Shuffle, Space};
+pub use shared::{Carve, Remote, Shared};
+
+/// The backend this build uses: PTX on the GPU, the emulator elsewhere.
+#[cfg(target_arch = "nvptx64")]
+pub type Active = ptx::Ptx;
+/// The backend this build uses: PTX on the GPU, the emulator elsewhere.
+#[cfg(not(target_arch = "nvptx64"))]
+pub type Active = emu::Emulator;
+
+/// A 32-bit value that can live in device memory.
+pub trait Word: Copy + sealed::Sealed {
+    /// The value's bits.
+    fn to_bits(self) -> u32;
+    /// The value with these bits.
+    fn from_bits(bits: u32) -> Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u32 {}
+    impl Sealed for i32 {}
+    impl Sealed for f32 {}
+}
+
+impl Word for u32 {
+    #[inline(always)]
+    fn to_bits(self) -> u32 {
+        self
+    }
+    #[inline(always)]
+    fn from_bits(bits: u32) -> Self {
+        bits
+    }
+}
+
+impl Word for i32 {
+    #[inline(always)]
+    fn to_bits(self) -> u32 {
+        self.cast_unsigned()
+    }
+    #[inline(always)]
+    fn from_bits(bits: u32) -> Self {
+        bits.cast_signed()
+    }
+}
+
+impl Word for f32 {
+    #[inline(always)]
+    fn to_bits(self) -> u32 {
+        f32::to_bits(self)
+    }
+    #[inline(always)]
+    fn from_bits(bits: u32) -> Self {
+        f32::from_bits(bits)
+    }
+}
+
+/// Orders this thread's memory accesses before the fence and after it, as seen by the threads of `scope`.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+pub fn fence(scope: Scope) {
+    Active::fence(scope);
+}
+
+/// To be called in every turn of a loop that waits for another block.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+pub fn spin_hint() {
+    Active::spin_hint();
+}
+
+/// The bits of the half-precision number nearest to `value` (ties to even; overflow gives an infinity;
+/// NaN gives the canonical NaN 0x7fff).
+#[inline(always)]
+pub fn f32_to_f16(value: f32) -> u16 {
+    Active::f32_to_f16(value)
+}
+
+/// Stops the launch; the host sees an error. For the panic handler of a crate of kernels.
+#[cfg(target_arch = "nvptx64")]
+pub fn trap() -> ! {
+    ptx::trap()
+}

@@ -1,0 +1,264 @@
+//! The primitives a backend provides. Everything else in this crate is written in terms of them.
+//!
+//! Kernels do not call this trait; they call the modules [`thread`](crate::thread),
+//! [`block`](crate::block), [`warp`](crate::warp), [`cluster`](crate::cluster) and the memory types
+//! [`Global`](crate::Global) and [`Shared`](crate::Shared), which forward to [`Active`](crate::Active).
+//! A new backend is one implementation of this trait: the compiler lists what is missing.
+//!
+//! All memory is accessed as 32-bit words, alone or four at a time. Shared memory is addressed with
+//! 32 bits, as the hardware does: that keeps every access in the shared address space, where a generic
+//! pointer would become a slower generic access.
+
+/// Which threads an atomic access or a fence synchronises with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The threads of this block.
+    Block,
+    /// The threads of this cluster (needs compute capability 9.0).
+    Cluster,
+    /// All threads on the device.
+    Device,
+}
+
+/// Memory order of an atomic access. A read-modify-write that acquires also releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Atomic, but orders nothing else.
+    Relaxed,
+    /// What was written before a matching release is visible after this access.
+    Acquire,
+    /// What this thread wrote before is visible to whoever acquires this access.
+    Release,
+    /// Both; for read-modify-write only.
+    AcqRel,
+}
+
+/// A read-modify-write operation on an unsigned 32-bit word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtomicOp {
+    /// Wrapping addition.
+    Add,
+    /// Unsigned maximum.
+    Max,
+    /// Unsigned minimum.
+    Min,
+    /// Bitwise or.
+    Or,
+    /// Replace.
+    Exchange,
+}
+
+/// Where a lane takes its value from in a shuffle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shuffle {
+    /// From the lane whose number is the operand.
+    Index,
+    /// From the lane that many below; lanes without one keep their own value.
+    Up,
+    /// From the lane that many above; lanes without one keep their own value.
+    Down,
+    /// From the lane whose number is this lane's exclusive-or the operand.
+    Xor,
+}
+
+/// The primitives of the machine.
+///
+/// # Safety of the memory primitives
+/// An address passed to a memory primitive must be valid for the access (allocated, aligned to the
+/// access size) and the access must not race with another one, in the CUDA memory model. The GPU backends
+/// check nothing; the emulator checks all of it and reports the first violation.
+///
+/// # Collectives
+/// Primitives named barrier, shuffle, vote, match or reduce are collectives: every thread they name must
+/// reach the *same call* (same source location), or the launch is undefined. The emulator reports it.
+pub trait Machine {
+    /// Index of the thread in its block (x dimension; blocks are one-dimensional).
+    fn thread_id() -> u32;
+    /// Number of threads of a block.
+    fn block_threads() -> u32;
+    /// Index of the block in the grid.
+    fn block_id() -> u32;
+    /// Number of blocks of the grid.
+    fn grid_blocks() -> u32;
+    /// Index of the thread in its warp, `0..32`.
+    fn lane_id() -> u32;
+    /// Index of the block in its cluster; 0 without clusters.
+    fn cluster_rank() -> u32;
+    /// Number of blocks of a cluster; 1 without clusters.
+    fn cluster_size() -> u32;
+
+    /// Waits for all threads of the block; orders their shared and global accesses among them.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn block_barrier();
+    /// [`block_barrier`](Self::block_barrier), and counts the threads that passed `true`.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn block_barrier_count(predicate: bool) -> u32;
+    /// [`block_barrier`](Self::block_barrier), and tells whether any thread passed `true`.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn block_barrier_or(predicate: bool) -> bool;
+    /// Waits for all threads of the cluster, with release and acquire at cluster scope.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn cluster_barrier();
+
+    /// Waits for the lanes of `mask`; orders their memory accesses among them.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_barrier(mask: u32);
+    /// Exchanges a word between lanes. Orders no memory.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_shuffle(mask: u32, kind: Shuffle, value: u32, operand: u32) -> u32;
+    /// The lanes of `mask` that passed `true`, as bits.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_ballot(mask: u32, predicate: bool) -> u32;
+    /// Whether any lane of `mask` passed `true`.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_any(mask: u32, predicate: bool) -> bool;
+    /// Whether all lanes of `mask` passed `true`.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_all(mask: u32, predicate: bool) -> bool;
+    /// The lanes of `mask` that passed the same value as this lane, as bits.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_match_any(mask: u32, value: u32) -> u32;
+    /// Wrapping sum over the lanes of `mask`.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_reduce_add(mask: u32, value: u32) -> u32;
+    /// Unsigned maximum over the lanes of `mask`.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_reduce_max(mask: u32, value: u32) -> u32;
+
+    /// Address of the first byte of the block's dynamic shared memory, aligned to 16.
+    fn shared_base() -> u32;
+    /// Bytes of dynamic shared memory of the launch.
+    fn shared_bytes() -> u32;
+    /// The address that names, in block `rank` of the cluster, what `address` names in this block.
+    /// Only the `shared_remote_*` primitives take such an address.
+    fn shared_at_rank(address: u32, rank: u32) -> u32;
+
+    /// Reads a word of shared memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_load(address: u32) -> u32;
+    /// Reads four words of shared memory; `address` is aligned to 16.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_load4(address: u32) -> [u32; 4];
+    /// Writes a word of shared memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_store(address: u32, value: u32);
+    /// Writes four words of shared memory; `address` is aligned to 16.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_store4(address: u32, value: [u32; 4]);
+    /// Atomic read of a word of shared memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_atomic_load(order: Order, scope: Scope, address: u32) -> u32;
+    /// Atomic write of a word of shared memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_atomic_store(order: Order, scope: Scope, address: u32, value: u32);
+    /// Relaxed read-modify-write of a word of shared memory at block scope; returns the old value.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_atomic(op: AtomicOp, address: u32, value: u32) -> u32;
+    /// [`shared_atomic`](Self::shared_atomic) without the old value, which the hardware does faster.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_reduce(op: AtomicOp, address: u32, value: u32);
+    /// Reads a word of another block's shared memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives); the other block must not have exited.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_remote_load(address: u32) -> u32;
+    /// Writes a word of another block's shared memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives); the other block must not have exited.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_remote_store(address: u32, value: u32);
+    /// Relaxed read-modify-write of a word of another block's shared memory at cluster scope.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives); the other block must not have exited.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn shared_remote_atomic(op: AtomicOp, address: u32, value: u32) -> u32;
+
+    /// Reads a word of global memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_load(address: *const u32) -> u32;
+    /// Reads four words of global memory; `address` is aligned to 16.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_load4(address: *const u32) -> [u32; 4];
+    /// Reads a word of global memory that no thread writes during the launch (read-only path).
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_load_readonly(address: *const u32) -> u32;
+    /// Reads four words of global memory that no thread writes during the launch; aligned to 16.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_load4_readonly(address: *const u32) -> [u32; 4];
+    /// Writes a word of global memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_store(address: *mut u32, value: u32);
+    /// Writes four words of global memory; `address` is aligned to 16.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_store4(address: *mut u32, value: [u32; 4]);
+    /// Atomic read of a word of global memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_atomic_load(order: Order, scope: Scope, address: *const u32) -> u32;
+    /// Atomic write of a word of global memory.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_atomic_store(order: Order, scope: Scope, address: *mut u32, value: u32);
+    /// Atomic read-modify-write of a word of global memory; returns the old value.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_atomic(op: AtomicOp, order: Order, scope: Scope, address: *mut u32, value: u32) -> u32;
+    /// Relaxed device-scope [`global_atomic`](Self::global_atomic) without the old value.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_reduce(op: AtomicOp, address: *mut u32, value: u32);
+
+    /// Orders this thread's accesses before the fence and after it, acquire and release, for `scope`.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn fence(scope: Scope);
+    /// Rounds to the nearest half-precision number (ties to even) and returns its bits.
+    fn f32_to_f16(value: f32) -> u16;
+    /// Tells the machine that the thread waits for another block: it may run others first.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn spin_hint();
+    /// Checks an index against the length of an array: the emulator reports a violation, the GPU
+    /// backends trust the kernel.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn check_index(space: Space, index: usize, count: usize, length: usize);
+}
+
+/// A memory space, for reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Memory of the device, visible to all blocks.
+    Global,
+    /// Memory of one block.
+    Shared,
+}

@@ -1,0 +1,448 @@
+//! The GPU backend for stock `rustc`, target `nvptx64-nvidia-cuda`.
+//!
+//! Collectives are LLVM intrinsics: `asm!` is not convergent, so the optimiser may duplicate it into
+//! divergent branches, which is fatal for a barrier. Memory accesses are `asm!`: that fixes their width,
+//! address space, scope and order, none of which `core` can express for this target.
+//!
+//! `dsa_dynamic_shared` is the dynamic shared memory of a block. Rust has no way to declare a symbol in
+//! the shared address space; `cargo xtask ptx` adds `.extern .shared` for it at the head of the PTX.
+
+use core::arch::asm;
+
+use crate::machine::{AtomicOp, Machine, Order, Scope, Shuffle, Space};
+
+/// The GPU this code runs on.
+pub struct Ptx;
+
+/// Stops the launch with an error.
+pub(crate) fn trap() -> ! {
+    // SAFETY: the instruction takes no operands and does not return.
+    unsafe { asm!("trap;", options(noreturn, nostack)) }
+}
+
+#[allow(improper_ctypes)]
+unsafe extern "unadjusted" {
+    #[link_name = "llvm.nvvm.read.ptx.sreg.tid.x"]
+    fn tid_x() -> u32;
+    #[link_name = "llvm.nvvm.read.ptx.sreg.ntid.x"]
+    fn ntid_x() -> u32;
+    #[link_name = "llvm.nvvm.read.ptx.sreg.ctaid.x"]
+    fn ctaid_x() -> u32;
+    #[link_name = "llvm.nvvm.read.ptx.sreg.nctaid.x"]
+    fn nctaid_x() -> u32;
+    #[link_name = "llvm.nvvm.read.ptx.sreg.laneid"]
+    fn laneid() -> u32;
+    #[link_name = "llvm.nvvm.read.ptx.sreg.cluster.ctarank"]
+    fn cluster_ctarank() -> u32;
+    #[link_name = "llvm.nvvm.read.ptx.sreg.cluster.nctarank"]
+    fn cluster_nctarank() -> u32;
+    #[link_name = "llvm.nvvm.barrier.cta.sync.aligned.all"]
+    fn barrier_sync(id: u32);
+    #[link_name = "llvm.nvvm.barrier.cta.red.popc.aligned.all"]
+    fn barrier_popc(id: u32, predicate: bool) -> u32;
+    #[link_name = "llvm.nvvm.barrier.cta.red.or.aligned.all"]
+    fn barrier_or(id: u32, predicate: bool) -> bool;
+    #[link_name = "llvm.nvvm.barrier.cluster.arrive.aligned"]
+    fn cluster_arrive();
+    #[link_name = "llvm.nvvm.barrier.cluster.wait.aligned"]
+    fn cluster_wait();
+    #[link_name = "llvm.nvvm.bar.warp.sync"]
+    fn bar_warp_sync(mask: u32);
+    #[link_name = "llvm.nvvm.shfl.sync.idx.i32"]
+    fn shfl_idx(mask: u32, value: u32, lane: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.shfl.sync.up.i32"]
+    fn shfl_up(mask: u32, value: u32, delta: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.shfl.sync.down.i32"]
+    fn shfl_down(mask: u32, value: u32, delta: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.shfl.sync.bfly.i32"]
+    fn shfl_xor(mask: u32, value: u32, bits: u32, clamp: u32) -> u32;
+    #[link_name = "llvm.nvvm.vote.ballot.sync"]
+    fn vote_ballot(mask: u32, predicate: bool) -> u32;
+    #[link_name = "llvm.nvvm.vote.any.sync"]
+    fn vote_any(mask: u32, predicate: bool) -> bool;
+    #[link_name = "llvm.nvvm.vote.all.sync"]
+    fn vote_all(mask: u32, predicate: bool) -> bool;
+    #[link_name = "llvm.nvvm.match.any.sync.i32"]
+    fn match_any(mask: u32, value: u32) -> u32;
+    #[link_name = "llvm.nvvm.redux.sync.add"]
+    fn redux_add(value: u32, mask: u32) -> u32;
+    #[link_name = "llvm.nvvm.redux.sync.umax"]
+    fn redux_umax(value: u32, mask: u32) -> u32;
+}
+
+/// `asm!` for the access instruction of one order and scope. Orders that the instruction does not have
+/// fall to the next stronger one it has.
+macro_rules! atomic_load {
+    ($space:literal, $class:ident, $address:expr, $order:expr, $scope:expr) => {{
+        let value: u32;
+        match ($order, $scope) {
+            (Order::Relaxed, Scope::Block) => {
+                asm!(concat!("ld.relaxed.cta.", $space, ".u32 {}, [{}];"), out(reg32) value, in($class) $address, options(nostack))
+            }
+            (Order::Relaxed, Scope::Cluster) => {
+                asm!(concat!("ld.relaxed.cluster.", $space, ".u32 {}, [{}];"), out(reg32) value, in($class) $address, options(nostack))
+            }
+            (Order::Relaxed, Scope::Device) => {
+                asm!(concat!("ld.relaxed.gpu.", $space, ".u32 {}, [{}];"), out(reg32) value, in($class) $address, options(nostack))
+            }
+            (_, Scope::Block) => {
+                asm!(concat!("ld.acquire.cta.", $space, ".u32 {}, [{}];"), out(reg32) value, in($class) $address, options(nostack))
+            }
+            (_, Scope::Cluster) => {
+                asm!(concat!("ld.acquire.cluster.", $space, ".u32 {}, [{}];"), out(reg32) value, in($class) $address, options(nostack))
+            }
+            (_, Scope::Device) => {
+                asm!(concat!("ld.acquire.gpu.", $space, ".u32 {}, [{}];"), out(reg32) value, in($class) $address, options(nostack))
+            }
+        }
+        value
+    }};
+}
+
+macro_rules! atomic_store {
+    ($space:literal, $class:ident, $address:expr, $value:expr, $order:expr, $scope:expr) => {
+        match ($order, $scope) {
+            (Order::Relaxed, Scope::Block) => {
+                asm!(concat!("st.relaxed.cta.", $space, ".u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            (Order::Relaxed, Scope::Cluster) => {
+                asm!(concat!("st.relaxed.cluster.", $space, ".u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            (Order::Relaxed, Scope::Device) => {
+                asm!(concat!("st.relaxed.gpu.", $space, ".u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            (_, Scope::Block) => {
+                asm!(concat!("st.release.cta.", $space, ".u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            (_, Scope::Cluster) => {
+                asm!(concat!("st.release.cluster.", $space, ".u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            (_, Scope::Device) => {
+                asm!(concat!("st.release.gpu.", $space, ".u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+        }
+    };
+}
+
+/// A read-modify-write with the instruction prefix already chosen.
+macro_rules! atomic_op {
+    ($prefix:expr, $class:ident, $op:expr, $address:expr, $value:expr) => {{
+        let old: u32;
+        match $op {
+            AtomicOp::Add => {
+                asm!(concat!($prefix, ".add.u32 {}, [{}], {};"), out(reg32) old, in($class) $address, in(reg32) $value, options(nostack))
+            }
+            AtomicOp::Max => {
+                asm!(concat!($prefix, ".max.u32 {}, [{}], {};"), out(reg32) old, in($class) $address, in(reg32) $value, options(nostack))
+            }
+            AtomicOp::Min => {
+                asm!(concat!($prefix, ".min.u32 {}, [{}], {};"), out(reg32) old, in($class) $address, in(reg32) $value, options(nostack))
+            }
+            AtomicOp::Or => {
+                asm!(concat!($prefix, ".or.b32 {}, [{}], {};"), out(reg32) old, in($class) $address, in(reg32) $value, options(nostack))
+            }
+            AtomicOp::Exchange => {
+                asm!(concat!($prefix, ".exch.b32 {}, [{}], {};"), out(reg32) old, in($class) $address, in(reg32) $value, options(nostack))
+            }
+        }
+        old
+    }};
+}
+
+/// [`atomic_op`] over all orders of one scope.
+macro_rules! atomic_orders {
+    ($scope:literal, $space:literal, $class:ident, $op:expr, $order:expr, $address:expr, $value:expr) => {
+        match $order {
+            Order::Relaxed => atomic_op!(concat!("atom.relaxed.", $scope, ".", $space), $class, $op, $address, $value),
+            Order::Acquire => atomic_op!(concat!("atom.acquire.", $scope, ".", $space), $class, $op, $address, $value),
+            Order::Release => atomic_op!(concat!("atom.release.", $scope, ".", $space), $class, $op, $address, $value),
+            Order::AcqRel => atomic_op!(concat!("atom.acq_rel.", $scope, ".", $space), $class, $op, $address, $value),
+        }
+    };
+}
+
+/// The same without the old value. `exch` has no such form.
+macro_rules! reduce_op {
+    ($space:literal, $class:ident, $op:expr, $address:expr, $value:expr) => {
+        match $op {
+            AtomicOp::Add => {
+                asm!(concat!("red.relaxed.", $space, ".add.u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            AtomicOp::Max => {
+                asm!(concat!("red.relaxed.", $space, ".max.u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            AtomicOp::Min => {
+                asm!(concat!("red.relaxed.", $space, ".min.u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            AtomicOp::Or => {
+                asm!(concat!("red.relaxed.", $space, ".or.b32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+            AtomicOp::Exchange => {
+                asm!(concat!("st.relaxed.", $space, ".u32 [{}], {};"), in($class) $address, in(reg32) $value, options(nostack))
+            }
+        }
+    };
+}
+
+macro_rules! load4 {
+    ($instruction:literal, $class:ident, $address:expr, $($option:ident),*) => {{
+        let (a, b, c, d): (u32, u32, u32, u32);
+        asm!(
+            concat!($instruction, ".v4.u32 {{{}, {}, {}, {}}}, [{}];"),
+            out(reg32) a, out(reg32) b, out(reg32) c, out(reg32) d, in($class) $address,
+            options(nostack $(, $option)*)
+        );
+        [a, b, c, d]
+    }};
+}
+
+macro_rules! store4 {
+    ($instruction:literal, $class:ident, $address:expr, $value:expr) => {{
+        let [a, b, c, d] = $value;
+        asm!(
+            concat!($instruction, ".v4.u32 [{}], {{{}, {}, {}, {}}};"),
+            in($class) $address, in(reg32) a, in(reg32) b, in(reg32) c, in(reg32) d,
+            options(nostack)
+        );
+    }};
+}
+
+// SAFETY of the blocks below that name none of their own: register reads have no preconditions; for
+// memory accesses the trait passes the precondition on to the caller; collectives require that the
+// threads they name arrive, which is the contract of the trait.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Machine for Ptx {
+    #[inline(always)]
+    fn thread_id() -> u32 {
+        unsafe { tid_x() }
+    }
+    #[inline(always)]
+    fn block_threads() -> u32 {
+        unsafe { ntid_x() }
+    }
+    #[inline(always)]
+    fn block_id() -> u32 {
+        unsafe { ctaid_x() }
+    }
+    #[inline(always)]
+    fn grid_blocks() -> u32 {
+        unsafe { nctaid_x() }
+    }
+    #[inline(always)]
+    fn lane_id() -> u32 {
+        unsafe { laneid() }
+    }
+    #[inline(always)]
+    fn cluster_rank() -> u32 {
+        unsafe { cluster_ctarank() }
+    }
+    #[inline(always)]
+    fn cluster_size() -> u32 {
+        unsafe { cluster_nctarank() }
+    }
+
+    #[inline(always)]
+    fn block_barrier() {
+        unsafe { barrier_sync(0) }
+    }
+    #[inline(always)]
+    fn block_barrier_count(predicate: bool) -> u32 {
+        unsafe { barrier_popc(0, predicate) }
+    }
+    #[inline(always)]
+    fn block_barrier_or(predicate: bool) -> bool {
+        unsafe { barrier_or(0, predicate) }
+    }
+    #[inline(always)]
+    fn cluster_barrier() {
+        unsafe {
+            cluster_arrive();
+            cluster_wait();
+        }
+    }
+
+    #[inline(always)]
+    fn warp_barrier(mask: u32) {
+        unsafe { bar_warp_sync(mask) }
+    }
+    #[inline(always)]
+    fn warp_shuffle(mask: u32, kind: Shuffle, value: u32, operand: u32) -> u32 {
+        // The clamp operand: no sub-warp segments; lane 31 (or 0 for `up`) ends the warp.
+        unsafe {
+            match kind {
+                Shuffle::Index => shfl_idx(mask, value, operand, 0x1f),
+                Shuffle::Up => shfl_up(mask, value, operand, 0),
+                Shuffle::Down => shfl_down(mask, value, operand, 0x1f),
+                Shuffle::Xor => shfl_xor(mask, value, operand, 0x1f),
+            }
+        }
+    }
+    #[inline(always)]
+    fn warp_ballot(mask: u32, predicate: bool) -> u32 {
+        unsafe { vote_ballot(mask, predicate) }
+    }
+    #[inline(always)]
+    fn warp_any(mask: u32, predicate: bool) -> bool {
+        unsafe { vote_any(mask, predicate) }
+    }
+    #[inline(always)]
+    fn warp_all(mask: u32, predicate: bool) -> bool {
+        unsafe { vote_all(mask, predicate) }
+    }
+    #[inline(always)]
+    fn warp_match_any(mask: u32, value: u32) -> u32 {
+        unsafe { match_any(mask, value) }
+    }
+    #[inline(always)]
+    fn warp_reduce_add(mask: u32, value: u32) -> u32 {
+        unsafe { redux_add(value, mask) }
+    }
+    #[inline(always)]
+    fn warp_reduce_max(mask: u32, value: u32) -> u32 {
+        unsafe { redux_umax(value, mask) }
+    }
+
+    #[inline(always)]
+    fn shared_base() -> u32 {
+        let address: u32;
+        unsafe { asm!("mov.u32 {}, dsa_dynamic_shared;", out(reg32) address, options(pure, nomem, nostack)) };
+        address
+    }
+    #[inline(always)]
+    fn shared_bytes() -> u32 {
+        let bytes: u32;
+        unsafe { asm!("mov.u32 {}, %dynamic_smem_size;", out(reg32) bytes, options(pure, nomem, nostack)) };
+        bytes
+    }
+    #[inline(always)]
+    fn shared_at_rank(address: u32, rank: u32) -> u32 {
+        let remote: u32;
+        unsafe {
+            asm!("mapa.shared::cluster.u32 {}, {}, {};", out(reg32) remote, in(reg32) address, in(reg32) rank, options(pure, nomem, nostack))
+        };
+        remote
+    }
+
+    #[inline(always)]
+    unsafe fn shared_load(address: u32) -> u32 {
+        let value: u32;
+        unsafe { asm!("ld.shared.u32 {}, [{}];", out(reg32) value, in(reg32) address, options(nostack, readonly, pure)) };
+        value
+    }
+    #[inline(always)]
+    unsafe fn shared_load4(address: u32) -> [u32; 4] {
+        unsafe { load4!("ld.shared", reg32, address, readonly, pure) }
+    }
+    #[inline(always)]
+    unsafe fn shared_store(address: u32, value: u32) {
+        unsafe { asm!("st.shared.u32 [{}], {};", in(reg32) address, in(reg32) value, options(nostack)) }
+    }
+    #[inline(always)]
+    unsafe fn shared_store4(address: u32, value: [u32; 4]) {
+        unsafe { store4!("st.shared", reg32, address, value) }
+    }
+    #[inline(always)]
+    unsafe fn shared_atomic_load(order: Order, scope: Scope, address: u32) -> u32 {
+        unsafe { atomic_load!("shared", reg32, address, order, scope) }
+    }
+    #[inline(always)]
+    unsafe fn shared_atomic_store(order: Order, scope: Scope, address: u32, value: u32) {
+        unsafe { atomic_store!("shared", reg32, address, value, order, scope) }
+    }
+    #[inline(always)]
+    unsafe fn shared_atomic(op: AtomicOp, address: u32, value: u32) -> u32 {
+        unsafe { atomic_op!("atom.relaxed.cta.shared", reg32, op, address, value) }
+    }
+    #[inline(always)]
+    unsafe fn shared_reduce(op: AtomicOp, address: u32, value: u32) {
+        unsafe { reduce_op!("cta.shared", reg32, op, address, value) }
+    }
+    #[inline(always)]
+    unsafe fn shared_remote_load(address: u32) -> u32 {
+        let value: u32;
+        unsafe { asm!("ld.shared::cluster.u32 {}, [{}];", out(reg32) value, in(reg32) address, options(nostack)) };
+        value
+    }
+    #[inline(always)]
+    unsafe fn shared_remote_store(address: u32, value: u32) {
+        unsafe { asm!("st.shared::cluster.u32 [{}], {};", in(reg32) address, in(reg32) value, options(nostack)) }
+    }
+    #[inline(always)]
+    unsafe fn shared_remote_atomic(op: AtomicOp, address: u32, value: u32) -> u32 {
+        unsafe { atomic_op!("atom.relaxed.cluster.shared::cluster", reg32, op, address, value) }
+    }
+
+    #[inline(always)]
+    unsafe fn global_load(address: *const u32) -> u32 {
+        let value: u32;
+        unsafe { asm!("ld.global.u32 {}, [{}];", out(reg32) value, in(reg64) address, options(nostack, readonly, pure)) };
+        value
+    }
+    #[inline(always)]
+    unsafe fn global_load4(address: *const u32) -> [u32; 4] {
+        unsafe { load4!("ld.global", reg64, address, readonly, pure) }
+    }
+    #[inline(always)]
+    unsafe fn global_load_readonly(address: *const u32) -> u32 {
+        let value: u32;
+        unsafe { asm!("ld.global.nc.u32 {}, [{}];", out(reg32) value, in(reg64) address, options(nostack, nomem, pure)) };
+        value
+    }
+    #[inline(always)]
+    unsafe fn global_load4_readonly(address: *const u32) -> [u32; 4] {
+        unsafe { load4!("ld.global.nc", reg64, address, nomem, pure) }
+    }
+    #[inline(always)]
+    unsafe fn global_store(address: *mut u32, value: u32) {
+        unsafe { asm!("st.global.u32 [{}], {};", in(reg64) address, in(reg32) value, options(nostack)) }
+    }
+    #[inline(always)]
+    unsafe fn global_store4(address: *mut u32, value: [u32; 4]) {
+        unsafe { store4!("st.global", reg64, address, value) }
+    }
+    #[inline(always)]
+    unsafe fn global_atomic_load(order: Order, scope: Scope, address: *const u32) -> u32 {
+        unsafe { atomic_load!("global", reg64, address, order, scope) }
+    }
+    #[inline(always)]
+    unsafe fn global_atomic_store(order: Order, scope: Scope, address: *mut u32, value: u32) {
+        unsafe { atomic_store!("global", reg64, address, value, order, scope) }
+    }
+    #[inline(always)]
+    unsafe fn global_atomic(op: AtomicOp, order: Order, scope: Scope, address: *mut u32, value: u32) -> u32 {
+        unsafe {
+            match scope {
+                Scope::Block => atomic_orders!("cta", "global", reg64, op, order, address, value),
+                Scope::Cluster => atomic_orders!("cluster", "global", reg64, op, order, address, value),
+                Scope::Device => atomic_orders!("gpu", "global", reg64, op, order, address, value),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn global_reduce(op: AtomicOp, address: *mut u32, value: u32) {
+        unsafe { reduce_op!("gpu.global", reg64, op, address, value) }
+    }
+
+    #[inline(always)]
+    fn fence(scope: Scope) {
+        unsafe {
+            match scope {
+                Scope::Block => asm!("fence.acq_rel.cta;", options(nostack)),
+                Scope::Cluster => asm!("fence.acq_rel.cluster;", options(nostack)),
+                Scope::Device => asm!("fence.acq_rel.gpu;", options(nostack)),
+            }
+        }
+    }
+    #[inline(always)]
+    fn f32_to_f16(value: f32) -> u16 {
+        let bits: u16;
+        unsafe { asm!("cvt.rn.f16.f32 {}, {};", out(reg16) bits, in(reg32) value, options(pure, nomem, nostack)) };
+        bits
+    }
+    #[inline(always)]
+    fn spin_hint() {
+        unsafe { asm!("nanosleep.u32 20;", options(nostack)) }
+    }
+    #[inline(always)]
+    fn check_index(_space: Space, _index: usize, _count: usize, _length: usize) {}
+}
