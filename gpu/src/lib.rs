@@ -1,0 +1,27 @@
+//! The GPU kernels of sparse-attention decoding.
+//!
+//! Everything here runs on the device: compiled to PTX by `cargo xtask ptx`, and on the CPU by the
+//! emulator of `dsa-simt`, from this same source. Kernels are written against [`dsa_simt`] alone.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`topk`] | the indices of the k largest scores of each row |
+//! | [`ENTRIES`] | the table of entry points: names, launch bounds, parameters |
+//!
+//! The host crate chooses an entry point and its launch shape; see `dsa_kernels::topk::Plan`.
+#![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx))]
+
+pub mod topk;
+
+mod entries;
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub use entries::ENTRIES;
+pub use entries::*;
+
+/// A kernel that panics stops the launch with an error the host sees.
+#[cfg(target_arch = "nvptx64")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    dsa_simt::trap()
+}

@@ -1,0 +1,199 @@
+//! The output row, and the emission of selected indices into it.
+//!
+//! The winners (elements above the threshold) come first, in any order; then as many of the elements equal
+//! to it as are still wanted. A warp reserves room for all its elements of a tile with one atomic.
+
+use dsa_simt::{AtomicOp, Carve, Global, Shared, block, thread, warp};
+
+use super::histogram::inclusive_sum;
+use super::key::{ABSENT, half_key};
+use super::source::{Tile, Visitor};
+
+/// What separates winners and ties from the rest. [`ABSENT`] is never a winner, as the lowest key.
+pub trait Threshold: Copy {
+    /// What the key is compared by.
+    fn digits(self, key: u32) -> u32;
+    /// Those of the k-th largest key: more is a winner, as much is a tie.
+    fn kth(self) -> u32;
+}
+
+/// Ties are the keys that start with `prefix`: `key >> shift == prefix`.
+#[derive(Clone, Copy)]
+pub struct KeyThreshold {
+    /// The leading bits of the k-th largest key.
+    pub prefix: u32,
+    /// How many bits follow them.
+    pub shift: u32,
+}
+
+impl Threshold for KeyThreshold {
+    #[inline(always)]
+    fn digits(self, key: u32) -> u32 {
+        key >> self.shift
+    }
+    #[inline(always)]
+    fn kth(self) -> u32 {
+        self.prefix
+    }
+}
+
+/// Ties are the elements of one bin of the half-precision key: `key16 >> SHIFT == bin`.
+#[derive(Clone, Copy)]
+pub struct HalfThreshold<const SHIFT: u32> {
+    /// The bin.
+    pub bin: u32,
+}
+
+impl<const SHIFT: u32> Threshold for HalfThreshold<SHIFT> {
+    #[inline(always)]
+    fn digits(self, key: u32) -> u32 {
+        half_key(key) >> SHIFT
+    }
+    #[inline(always)]
+    fn kth(self) -> u32 {
+        self.bin
+    }
+}
+
+/// Running counts in shared memory: winners and ties that were placed.
+#[derive(Clone, Copy)]
+pub struct Counters(Shared<u32>);
+
+impl Counters {
+    /// Words of shared memory that [`Counters::carve`] takes.
+    pub const WORDS: u32 = 4;
+    const WINNERS: u32 = 0;
+    const TIES: u32 = 1;
+    const SUM: u32 = 2;
+
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`Counters::WORDS`] words.
+    #[inline(always)]
+    pub unsafe fn carve(carve: &mut Carve) -> Self {
+        // SAFETY: passed on to the caller.
+        Self(unsafe { carve.array(Self::WORDS) })
+    }
+
+    /// Sets where the counting starts; one thread calls it, a block barrier before the first emission.
+    #[inline(always)]
+    pub fn start(self, winners: u32, ties: u32) {
+        self.0.set(Self::WINNERS, winners);
+        self.0.set(Self::TIES, ties);
+    }
+
+    /// Prepares [`sum`](Self::sum); one thread calls it, a block barrier before.
+    #[inline(always)]
+    pub fn start_sum(self) {
+        self.0.set(Self::SUM, 0);
+    }
+
+    /// The sum of `value` over the block. Collective over the block; needs a block barrier before the next
+    /// [`start_sum`](Self::start_sum).
+    #[inline(always)]
+    pub fn sum(self, value: u32) -> u32 {
+        let sum = warp::reduce_add(warp::ALL, value);
+        if thread::lane() == 0 && sum > 0 {
+            self.0.reduce(AtomicOp::Add, Self::SUM, sum);
+        }
+        block::sync();
+        self.0.get(Self::SUM)
+    }
+
+    /// Positions for the lane's `winners` and `ties`; collective over the warp.
+    #[inline(always)]
+    fn reserve(self, winners: u32, ties: u32) -> (u32, u32) {
+        // Both sums in one: a tile has far fewer than 2^16 elements in a warp.
+        let packed = winners | ties << 16;
+        let sum = inclusive_sum(packed);
+        let (mut winner_base, mut tie_base) = (0, 0);
+        if thread::lane() == warp::SIZE - 1 {
+            if sum & 0xffff != 0 {
+                winner_base = self.0.atomic(AtomicOp::Add, Self::WINNERS, sum & 0xffff);
+            }
+            if sum >> 16 != 0 {
+                tie_base = self.0.atomic(AtomicOp::Add, Self::TIES, sum >> 16);
+            }
+        }
+        let winner_base = warp::shuffle(warp::ALL, winner_base, warp::SIZE - 1);
+        let tie_base = warp::shuffle(warp::ALL, tie_base, warp::SIZE - 1);
+        let before = sum - packed;
+        (winner_base + (before & 0xffff), tie_base + (before >> 16))
+    }
+}
+
+/// Where ties go.
+pub trait TieSink {
+    /// Takes the tie with number `number` (each number is given once).
+    fn take(&mut self, number: u32, key: u32, index: u32);
+}
+
+/// The first `wanted` ties complete the output row.
+#[derive(Clone, Copy)]
+pub struct FirstTies {
+    /// The output row.
+    pub out: Global<i32>,
+    /// Position of the first tie: the number of winners.
+    pub position: u32,
+    /// Ties that are wanted.
+    pub wanted: u32,
+}
+
+impl TieSink for FirstTies {
+    #[inline(always)]
+    fn take(&mut self, number: u32, _key: u32, index: u32) {
+        if number < self.wanted {
+            self.out.set((self.position + number) as usize, index.cast_signed());
+        }
+    }
+}
+
+/// Number of the lowest set bit. (`trailing_zeros` compiles to a branch on this target.)
+#[inline(always)]
+fn lowest_bit(bits: u32) -> u32 {
+    bits.reverse_bits().leading_zeros()
+}
+
+/// Writes the winners of each tile to the output row and gives the ties to a sink.
+pub struct Emit<H, S> {
+    /// What separates winners from ties and from the rest.
+    pub threshold: H,
+    /// Running positions.
+    pub counters: Counters,
+    /// The output row.
+    pub out: Global<i32>,
+    /// Where ties go.
+    pub ties: S,
+}
+
+impl<H: Threshold, S: TieSink> Visitor for Emit<H, S> {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
+        let (mut winners, mut ties) = (0_u32, 0_u32);
+        for element in 0..N {
+            let digits = self.threshold.digits(tile.keys[element]);
+            let is_tie = digits == self.threshold.kth() && tile.keys[element] != ABSENT;
+            winners |= u32::from(digits > self.threshold.kth()) << element;
+            ties |= u32::from(is_tie) << element;
+        }
+        if !warp::any(warp::ALL, winners | ties != 0) {
+            return;
+        }
+        let (mut winner, mut tie) = self.counters.reserve(winners.count_ones(), ties.count_ones());
+        // Over the set bits, which are few; a loop over all elements would be unrolled to no use.
+        while winners != 0 {
+            self.out.set(winner as usize, tile.index(lowest_bit(winners)).cast_signed());
+            winner += 1;
+            winners &= winners - 1;
+        }
+        if ties != 0 {
+            for element in 0..N {
+                if ties >> element & 1 != 0 {
+                    self.ties.take(tie, tile.keys[element], tile.index(element as u32));
+                    tie += 1;
+                }
+            }
+        }
+    }
+}

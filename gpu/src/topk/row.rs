@@ -1,0 +1,112 @@
+//! One row of scores, read by a block in 16-byte vectors.
+//!
+//! A row may start at any 4-byte address. Its *body* is the aligned run of whole vectors; up to three
+//! elements before and three after it are its *edges*, read one by one. No address outside the row's valid
+//! prefix is ever touched.
+
+use dsa_simt::{Global, thread};
+
+use super::key::{ABSENT, key};
+use super::source::{Source, Tile, Visitor};
+
+/// Elements of one 16-byte vector.
+pub const VECTOR: u32 = 4;
+/// Vectors a thread has in flight while it streams: four are needed to keep the memory busy.
+const IN_FLIGHT: usize = 4;
+/// Elements a thread holds at a time while it streams.
+const HELD: usize = IN_FLIGHT * VECTOR as usize;
+
+/// The valid prefix of a row.
+#[derive(Clone, Copy)]
+pub struct Row {
+    scores: Global<f32>,
+    head: u32,
+    vectors: u32,
+}
+
+impl Row {
+    /// The view of `scores`, which is exactly the valid prefix.
+    #[inline(always)]
+    pub fn new(scores: Global<f32>) -> Self {
+        let len = scores.len() as u32;
+        let past_alignment = (scores.address() / 4) as u32 % VECTOR;
+        let head = ((VECTOR - past_alignment) % VECTOR).min(len);
+        Self { scores, head, vectors: (len - head) / VECTOR }
+    }
+
+    /// Number of whole vectors.
+    #[inline(always)]
+    pub fn vectors(self) -> u32 {
+        self.vectors
+    }
+
+    /// Index in the row of the first element of vector `vector`.
+    #[inline(always)]
+    pub fn vector_start(self, vector: u32) -> u32 {
+        self.head + vector * VECTOR
+    }
+
+    /// The keys of vector `vector`, or [`ABSENT`] for a vector from `end` on.
+    #[inline(always)]
+    pub fn vector(self, vector: u32, end: u32) -> [u32; 4] {
+        if vector < end {
+            self.scores.get4_readonly(self.vector_start(vector) as usize).map(key)
+        } else {
+            [ABSENT; 4]
+        }
+    }
+
+    /// The edge element of this thread, if it has one: its key and its index in the row.
+    ///
+    /// The edges go to the first threads of the block, so that only its first warp has any.
+    #[inline(always)]
+    pub fn edge(self) -> (u32, u32) {
+        let thread = thread::index();
+        let body_end = self.vector_start(self.vectors);
+        let index = if thread < self.head { thread } else { body_end + thread - self.head };
+        if index < self.scores.len() as u32 {
+            (key(self.scores.get_readonly(index as usize)), index)
+        } else {
+            (ABSENT, index)
+        }
+    }
+
+    /// Shows the vectors `start..end` to `visitor`, the work of a block of `T` threads.
+    #[inline(always)]
+    pub fn visit_vectors<const T: u32>(self, start: u32, end: u32, visitor: &mut impl Visitor) {
+        let mut first = start + thread::index();
+        // The trip count is the same for all threads: the visitor may contain collectives.
+        let mut left = end.saturating_sub(start).div_ceil(T * IN_FLIGHT as u32);
+        while left > 0 {
+            let mut keys = [ABSENT; HELD];
+            for v in 0..IN_FLIGHT {
+                let vector = self.vector(first + v as u32 * T, end);
+                keys[4 * v..4 * v + 4].copy_from_slice(&vector);
+            }
+            visitor.visit(Tile { keys, start: self.vector_start(first), stride: T * VECTOR });
+            first += T * IN_FLIGHT as u32;
+            left -= 1;
+        }
+    }
+
+    /// Shows the edges to `visitor`.
+    #[inline(always)]
+    pub fn visit_edges(self, visitor: &mut impl Visitor) {
+        if thread::warp() == 0 {
+            let (key, index) = self.edge();
+            visitor.visit(Tile { keys: [key], start: index, stride: 0 });
+        }
+    }
+}
+
+/// A whole row, read from global memory at every visit by a block of `T` threads.
+#[derive(Clone, Copy)]
+pub struct Streamed<const T: u32>(pub Row);
+
+impl<const T: u32> Source for Streamed<T> {
+    #[inline(always)]
+    fn visit(&self, visitor: &mut impl Visitor) {
+        self.0.visit_edges(visitor);
+        self.0.visit_vectors::<T>(0, self.0.vectors(), visitor);
+    }
+}

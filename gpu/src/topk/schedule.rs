@@ -1,0 +1,213 @@
+//! Which block works on which row, decided on the device from the rows' real lengths.
+//!
+//! Long rows come first. Every block counts them from the same lengths, and so forms the same teams of
+//! equal size: as many blocks per row as keeps the number of waves low and the slices worth their waits.
+//! Team `t` takes the long rows number `t`, `t + teams`, and so on. Blocks without a team start on the other
+//! rows at once; the teams join them when their long rows are done. Those rows are handed out one at a time
+//! by a counter, and the next one is asked for while the current one is worked on.
+
+use dsa_simt::{AtomicOp, Carve, Order, Scope, Shared, block, thread, warp};
+
+use super::Problem;
+use super::large::{self, SliceScratch};
+use super::state::State;
+use super::team::Team;
+
+/// Fewest elements of a slice: one vector for each of 1,024 threads.
+const MIN_SLICE: u32 = 4096;
+/// What the rounds of a long row cost beside its elements, in the time of reading this many elements by one
+/// block while all others read too (about 8 us at 8 elements per nanosecond).
+const ROUNDS_COST: u32 = 64 * 1024;
+/// Reading an element that is not kept in shared memory in two more rounds and in the emission.
+const REREAD_COST: u32 = 2;
+
+/// Words of shared memory that [`Desk::carve`] takes, for blocks of `threads` threads.
+pub const fn words(threads: u32) -> u32 {
+    threads + 2 * warp::SIZE
+}
+
+/// The scheduler's room in shared memory.
+#[derive(Clone, Copy)]
+pub struct Desk<const T: u32> {
+    rows: Shared<u32>,
+    warps: Shared<u32>,
+}
+
+impl<const T: u32> Desk<T> {
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`words`]`(T)` words.
+    #[inline(always)]
+    pub unsafe fn carve(carve: &mut Carve) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Self { rows: carve.array(T), warps: carve.array(2 * warp::SIZE) } }
+    }
+}
+
+/// How many rows are long, and the longest.
+#[derive(Clone, Copy)]
+pub struct Survey {
+    /// Number of long rows.
+    pub long_rows: u32,
+    longest: u32,
+}
+
+impl Survey {
+    /// Reads all lengths. Collective over the block.
+    #[inline(always)]
+    pub fn take<const T: u32>(problem: &Problem, desk: Desk<T>) -> Self {
+        let (mut count, mut longest) = (0, 0);
+        let mut row = thread::index();
+        while row < problem.rows {
+            let len = problem.len(row);
+            if problem.is_long(len) {
+                count += 1;
+                longest = longest.max(len);
+            }
+            row += T;
+        }
+        let (count, longest) = (warp::reduce_add(warp::ALL, count), warp::reduce_max(warp::ALL, longest));
+        if thread::lane() == 0 {
+            desk.warps.set(thread::warp(), count);
+            desk.warps.set(warp::SIZE + thread::warp(), longest);
+        }
+        block::sync();
+        let lane = thread::lane();
+        let has_warp = lane < T / warp::SIZE;
+        let count = if has_warp { desk.warps.get(lane) } else { 0 };
+        let longest = if has_warp { desk.warps.get(warp::SIZE + lane) } else { 0 };
+        Self {
+            long_rows: warp::reduce_add(warp::ALL, count),
+            longest: warp::reduce_max(warp::ALL, longest),
+        }
+    }
+
+    /// Blocks per long row, of `blocks` blocks that keep `kept` elements each: the size with the lowest
+    /// estimated time.
+    #[inline(always)]
+    pub fn team_size(self, blocks: u32, kept: u32) -> u32 {
+        let most = blocks.min(self.longest.div_ceil(MIN_SLICE)).min(0xff);
+        let mut best = 0;
+        let mut size = thread::lane() + 1;
+        while size <= most {
+            let waves = self.long_rows.div_ceil(blocks / size);
+            let slice = self.longest.div_ceil(size);
+            let elements = slice + slice.saturating_sub(kept) * REREAD_COST;
+            // In units of 1,024 elements, so that it fits beside the size in one word.
+            let cost = waves.saturating_mul((ROUNDS_COST + elements) / 1024).min(0xff_fffe);
+            best = best.max(!(cost << 8 | size));
+            size += warp::SIZE;
+        }
+        !warp::reduce_max(warp::ALL, best) & 0xff
+    }
+}
+
+/// Works on this block's long rows, if it is in a team. Collective over the grid.
+#[inline(always)]
+pub fn run_long_rows<const T: u32>(
+    problem: &Problem,
+    survey: Survey,
+    state: State,
+    desk: Desk<T>,
+    scratch: SliceScratch<T>,
+) {
+    let size = survey.team_size(block::count(), large::kept_elements(scratch));
+    let teams = (block::count() / size).min(survey.long_rows);
+    let number = block::index() / size;
+    if number >= teams {
+        return;
+    }
+    // A team of one shares nothing, and there may be more of them than the state has room for.
+    let shared_state = if size > 1 { number } else { 0 };
+    let mut team = Team::join(state.team(shared_state), block::index() % size, size);
+    let (mut first_row, mut long_before) = (0, 0);
+    while first_row < problem.rows {
+        let listed = list_long_rows(problem, first_row, desk);
+        let mut turn = (number + teams - long_before % teams) % teams;
+        while turn < listed {
+            let row = desk.rows.get(turn);
+            large::select(problem.row(row), problem.out_row(row), &mut team, scratch);
+            block::sync();
+            turn += teams;
+        }
+        block::sync();
+        long_before += listed;
+        first_row += T;
+    }
+    team.leave::<T>();
+}
+
+/// Lists the long ones of the `T` rows from `first_row` on, in order; returns their number. Collective over
+/// the block; needs a block barrier before the next call.
+#[inline(always)]
+fn list_long_rows<const T: u32>(problem: &Problem, first_row: u32, desk: Desk<T>) -> u32 {
+    let row = first_row + thread::index();
+    let long = row < problem.rows && problem.is_long(problem.len(row));
+    let votes = warp::ballot(warp::ALL, long);
+    if thread::lane() == 0 {
+        desk.warps.set(thread::warp(), votes.count_ones());
+    }
+    block::sync();
+    let lane = thread::lane();
+    let count = if lane < T / warp::SIZE { desk.warps.get(lane) } else { 0 };
+    let before = warp::reduce_add(warp::ALL, if lane < thread::warp() { count } else { 0 });
+    if long {
+        let place = before + (votes & ((1 << lane) - 1)).count_ones();
+        desk.rows.set(place, row);
+    }
+    block::sync();
+    warp::reduce_add(warp::ALL, count)
+}
+
+/// Hands rows to blocks, one at a time, through a counter in the operator's state.
+pub struct Queue {
+    state: State,
+    slots: Shared<u32>,
+    turn: u32,
+    ticket: u32,
+}
+
+impl Queue {
+    /// Opens the queue. Every block that opens it takes rows until there are none, then closes it.
+    #[inline(always)]
+    pub fn open<const T: u32>(state: State, desk: Desk<T>) -> Self {
+        Self { state, slots: desk.warps, turn: 0, ticket: 0 }
+    }
+
+    /// Asks for a row ahead of need; [`Queue::take`] gives it.
+    #[inline(always)]
+    pub fn ask(&mut self) {
+        if thread::index() == 0 {
+            self.ticket =
+                self.state.next_row().atomic(AtomicOp::Add, 0, 1, Order::Relaxed, Scope::Device);
+        }
+    }
+
+    /// The number that was asked for: 0 for the first of all blocks, then 1, and so on. Collective over the
+    /// block, and a block barrier.
+    #[inline(always)]
+    pub fn take(&mut self) -> u32 {
+        // Two slots in turn: a thread may still read one while the next is written.
+        let slot = self.turn % 2;
+        self.turn += 1;
+        if thread::index() == 0 {
+            self.slots.set(slot, self.ticket);
+        }
+        block::sync();
+        self.slots.get(slot)
+    }
+
+    /// Ends this block's part. The last block leaves the counters as they were before the launch.
+    #[inline(always)]
+    pub fn close(self) {
+        if thread::index() == 0 {
+            let finished = self.state.finished_blocks();
+            let before = finished.atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
+            if before == block::count() - 1 {
+                self.state.next_row().set(0, 0);
+                finished.set(0, 0);
+            }
+        }
+    }
+}

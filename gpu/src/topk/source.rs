@@ -1,0 +1,35 @@
+//! Where a block's elements are, apart from what is done with them.
+//!
+//! A [`Source`] shows all its elements to a [`Visitor`], tile by tile. The same counting and the same
+//! emission thus serve elements in registers, in shared memory and in global memory.
+
+/// `N` elements per thread of a warp.
+pub struct Tile<const N: usize> {
+    /// The elements' keys; [`ABSENT`](super::key::ABSENT) where a thread has fewer.
+    pub keys: [u32; N],
+    /// Index in the row of the thread's first element.
+    pub start: u32,
+    /// Distance in the row between the thread's groups of four consecutive elements.
+    pub stride: u32,
+}
+
+impl<const N: usize> Tile<N> {
+    /// Index in the row of element `element` of this thread.
+    #[inline(always)]
+    pub fn index(&self, element: u32) -> u32 {
+        self.start + element / 4 * self.stride + element % 4
+    }
+}
+
+/// What is done with each tile. Called by all lanes of a warp together: it may use warp collectives,
+/// but no block barrier, because warps may see different numbers of tiles.
+pub trait Visitor {
+    /// Takes one tile.
+    fn visit<const N: usize>(&mut self, tile: Tile<N>);
+}
+
+/// Elements that a block can visit again and again, always the same ones.
+pub trait Source {
+    /// Shows every element once to `visitor`. Called by all threads of the block.
+    fn visit(&self, visitor: &mut impl Visitor);
+}
