@@ -1,0 +1,10 @@
+//! The indices of the k largest scores of each row, exactly, in one fixed launch.
+//!
+//! [`Plan`] turns limits and device properties into a launch, without CUDA; [`TopK`] is the operator that
+//! owns what a launch needs and enqueues it. See [`TopK`] for the contract.
+
+mod operator;
+mod plan;
+
+pub use operator::{TopK, TopKBuilder};
+pub use plan::{Limits, Path, Plan, TopKArgs};

@@ -1,0 +1,222 @@
+//! The operator.
+
+use crate::topk::{Limits, Path, Plan, TopKArgs};
+use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
+
+/// Selects the indices of the k largest scores of each row, in one launch whose shape never depends on device
+/// data: captured in a graph, it stays right when lengths and contents change.
+///
+/// # Contract
+/// | argument | meaning |
+/// |---|---|
+/// | scores | f32, row `r` at `scores + r * pitch` elements, 4-byte aligned; never read behind a row's length |
+/// | lengths | i32 per row (or per sequence, see [`TopKBuilder::next_n`]); below 1 is an empty row, above `max_len` is clamped |
+/// | out | i32 `[rows, k]`: `min(k, len)` distinct indices into the row, then -1 |
+///
+/// The selected values are exactly the k largest, for every input. The order of the indices, and which of
+/// several equal scores are taken, may differ from launch to launch. NaN ranks below every number, -inf
+/// included; -0.0 equals +0.0.
+///
+/// # State
+/// The operator owns a small block of device memory that every launch leaves zero. Launches of one operator
+/// must not overlap in time: use it on one stream, or one operator per stream. Launches of different
+/// operators may overlap.
+///
+/// ```
+/// use dsa_kernels::{Device, TopK, Workspace};
+///
+/// let device = Device::emulator(); // or Device::best().0
+/// let stream = device.stream()?;
+/// let mut workspace = Workspace::new(&device);
+/// let mut topk = TopK::builder(2).max_rows(2).max_len(4).build(&device)?;
+///
+/// let scores = device.upload(&[0.5f32, 3.0, 2.0, -1.0, /* row 1: */ 7.0, 8.0, 9.0, 9.5])?;
+/// let lengths = device.upload(&[4i32, 1])?;
+/// let mut out = device.alloc::<i32>(2 * 2)?;
+/// topk.enqueue_buffers(&stream, &mut workspace, &scores, 4, &lengths, 2, &mut out)?;
+///
+/// let out = out.download()?;
+/// assert_eq!(std::collections::BTreeSet::from([out[0], out[1]]), [1, 2].into());
+/// assert_eq!(out[2..], [0, -1]);
+/// # Ok::<(), dsa_kernels::Error>(())
+/// ```
+///
+/// The four paths are those of vLLM's persistent top-k (PR 37421); the kernels' own documentation
+/// (`dsa_kernels_gpu::topk`) describes them.
+pub struct TopK {
+    plan: Plan,
+    kernel: Kernel,
+    state: Buffer<u32>,
+}
+
+/// Builds a [`TopK`].
+#[derive(Clone, Copy, Debug)]
+pub struct TopKBuilder {
+    limits: Limits,
+}
+
+impl TopKBuilder {
+    /// Most rows of a launch; 1 unless set.
+    #[must_use]
+    pub fn max_rows(mut self, rows: u32) -> Self {
+        self.limits.max_rows = rows;
+        self
+    }
+
+    /// Longest valid prefix of a row in elements; 131,072 unless set.
+    #[must_use]
+    pub fn max_len(mut self, elements: u32) -> Self {
+        self.limits.max_len = elements;
+        self
+    }
+
+    /// Rows per sequence (multi-token prediction); 1 unless set. Lengths are then given per sequence: row
+    /// `s * next_n + j` has `(lengths[s] - next_n + 1 + j) / compress_ratio` elements.
+    #[must_use]
+    pub fn next_n(mut self, rows: u32) -> Self {
+        self.limits.next_n = rows;
+        self
+    }
+
+    /// What lengths are divided by, rounding down; 1 unless set.
+    #[must_use]
+    pub fn compress_ratio(mut self, ratio: u32) -> Self {
+        self.limits.compress_ratio = ratio;
+        self
+    }
+
+    /// How rows are selected; [`Path::Auto`] unless set.
+    #[must_use]
+    pub fn path(mut self, path: Path) -> Self {
+        self.limits.path = path;
+        self
+    }
+
+    /// Most multiprocessors that a launch may take; all unless set.
+    #[must_use]
+    pub fn max_sms(mut self, multiprocessors: u32) -> Self {
+        self.limits.max_sms = Some(multiprocessors);
+        self
+    }
+
+    /// The limits as they are.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Checks the limits, loads the kernel and allocates the operator's state. Blocks; not during a capture.
+    ///
+    /// # Errors
+    /// Those of [`Plan::new`], [`Device::load_kernel`] and [`Device::alloc`].
+    pub fn build(self, device: &Device) -> Result<TopK, Error> {
+        let plan = Plan::new(self.limits, device.properties())?;
+        let kernel = device.load_kernel(&Module::topk(), plan.entry())?;
+        let state = device.alloc(plan.state_bytes() / 4)?;
+        state.fill_bytes(0)?;
+        Ok(TopK { plan, kernel, state })
+    }
+}
+
+impl TopK {
+    /// A builder for an operator that selects `k` elements of each row, `1..=4096`.
+    pub fn builder(k: u32) -> TopKBuilder {
+        TopKBuilder {
+            limits: Limits {
+                k,
+                max_rows: 1,
+                max_len: 131_072,
+                next_n: 1,
+                compress_ratio: 1,
+                path: Path::Auto,
+                max_sms: None,
+            },
+        }
+    }
+
+    /// The launch that was chosen.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of workspace that [`enqueue`](Self::enqueue) asks for.
+    pub fn workspace_bytes(&self) -> usize {
+        self.plan.workspace_bytes()
+    }
+
+    /// Enqueues the selection. Neither allocates device memory nor waits; can be captured.
+    ///
+    /// With no rows, nothing is launched.
+    ///
+    /// # Safety
+    /// The addresses are valid on the operator's device for what [`TopKArgs`] says, until the launch (or the
+    /// last replay of a graph that captured it) has run; `out` does not overlap the inputs; launches of this
+    /// operator do not overlap in time.
+    ///
+    /// # Errors
+    /// Those of [`Plan::check`], [`Workspace::get_simultaneous`] and [`Kernel::launch`]. Nothing is launched
+    /// then.
+    pub unsafe fn enqueue(
+        &mut self,
+        stream: &Stream,
+        workspace: &mut Workspace,
+        args: &TopKArgs,
+    ) -> Result<(), Error> {
+        let slots = self.plan.slots(args, self.state.address())?;
+        self.kernel.device().same_as(workspace.device(), "workspace")?;
+        workspace.get_simultaneous("TopK", &[self.plan.workspace_bytes()])?;
+        if args.rows == 0 {
+            return Ok(());
+        }
+        stream.keep_alive(|| self.state.owner());
+        // SAFETY: the slots are the plan's for arguments that the caller vouches for; the state is this
+        // operator's, zero, and not in use by another launch.
+        unsafe { self.kernel.launch(stream, &self.plan.launch_config(args.rows), &slots) }
+    }
+
+    /// [`enqueue`](Self::enqueue) on buffers of this library, whose sizes are checked. `pitch` is in elements.
+    ///
+    /// A graph that captures the launch keeps the buffers alive.
+    ///
+    /// # Errors
+    /// Those of [`enqueue`](Self::enqueue); [`Error::Argument`] for a buffer that is too small;
+    /// [`Error::WrongDevice`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn enqueue_buffers(
+        &mut self,
+        stream: &Stream,
+        workspace: &mut Workspace,
+        scores: &Buffer<f32>,
+        pitch: u64,
+        lengths: &Buffer<i32>,
+        rows: u32,
+        out: &mut Buffer<i32>,
+    ) -> Result<(), Error> {
+        let device = self.kernel.device();
+        device.same_as(scores.device(), "scores")?;
+        device.same_as(lengths.device(), "lengths")?;
+        device.same_as(out.device(), "out")?;
+        let args =
+            TopKArgs { scores: scores.address(), pitch, rows, lengths: lengths.address(), out: out.address() };
+        self.plan.check(&args)?;
+        let limits = self.plan.limits();
+        let all_but_last = u64::from(rows.saturating_sub(1)) * pitch;
+        let last = if rows > 0 { u64::from(limits.max_len) } else { 0 };
+        check_len("scores", scores.len(), all_but_last + last)?;
+        check_len("lengths", lengths.len(), u64::from(rows / limits.next_n))?;
+        check_len("out", out.len(), u64::from(rows) * u64::from(limits.k))?;
+        for owner in [scores.owner(), lengths.owner(), out.owner()] {
+            stream.keep_alive(|| owner);
+        }
+        // SAFETY: the buffers are large enough, of the right types, do not overlap and live until the device
+        // is done with them: freeing waits, and a graph keeps them.
+        unsafe { self.enqueue(stream, workspace, &args) }
+    }
+}
+
+fn check_len(argument: &'static str, len: usize, needed: u64) -> Result<(), Error> {
+    if len as u64 >= needed {
+        return Ok(());
+    }
+    let limit = format!("at least {needed} elements");
+    Err(Error::argument(argument, format!("a buffer of {len} elements"), limit, "allocate a larger buffer"))
+}
