@@ -24,7 +24,11 @@ impl<T: Word> Global<T> {
     /// writes through this value. All accesses stay below `len` and do not race.
     #[inline(always)]
     pub unsafe fn from_raw(start: *const T, len: usize) -> Self {
-        Self { start: start.cast_mut().cast(), len, element: PhantomData }
+        Self {
+            start: start.cast_mut().cast(),
+            len,
+            element: PhantomData,
+        }
     }
 
     /// Number of words.
@@ -46,7 +50,12 @@ impl<T: Word> Global<T> {
     pub fn slice(self, start: usize, len: usize) -> Self {
         Active::check_index(Space::Global, start, len, self.len);
         // SAFETY: `start` is at most the length of the array (the caller's promise to `from_raw`).
-        Self { start: unsafe { self.start.add(start) }, len, element: PhantomData }
+        let start = unsafe { self.start.add(start) };
+        Self {
+            start,
+            len,
+            element: PhantomData,
+        }
     }
 
     /// Reads word `index`.

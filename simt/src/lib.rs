@@ -9,7 +9,7 @@
 //! | [`thread`], [`block`], [`warp`], [`cluster`] | who am I, barriers, votes, shuffles, reductions |
 //! | [`Global`] | device memory: plain, read-only, 16-byte and atomic accesses |
 //! | [`Shared`], [`Carve`] | a block's dynamic shared memory, carved into typed regions |
-//! | [`fence`], [`spin_hint`], [`f32_to_f16`] | ordering, waiting, conversion |
+//! | [`fence`], [`spin_hint`], [`f32_to_f16`], [`opaque`] | ordering, waiting, conversion, a hint |
 //! | [`kernels!`] | declares entry points and their launch bounds, once for all backends |
 //! | `emu` (not on the GPU) | the emulator: memory, launches, statistics, fault reports |
 //!
@@ -105,6 +105,15 @@ pub fn fence(scope: Scope) {
 #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 pub fn spin_hint() {
     Active::spin_hint();
+}
+
+/// The value itself, which the optimiser must take for a new one.
+///
+/// What is computed from it is computed here. Without it, values that depend on the thread's index alone are
+/// computed once, ahead of the outermost loop, and hold a register each from there on.
+#[inline(always)]
+pub fn opaque(value: u32) -> u32 {
+    Active::opaque(value)
 }
 
 /// The bits of the half-precision number nearest to `value` (ties to even; overflow gives an infinity;

@@ -245,6 +245,8 @@ pub trait Machine {
     fn fence(scope: Scope);
     /// Rounds to the nearest half-precision number (ties to even) and returns its bits.
     fn f32_to_f16(value: f32) -> u16;
+    /// The value itself, which the optimiser must take for a new one.
+    fn opaque(value: u32) -> u32;
     /// Tells the machine that the thread waits for another block: it may run others first.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn spin_hint();

@@ -153,10 +153,34 @@ macro_rules! atomic_op {
 macro_rules! atomic_orders {
     ($scope:literal, $space:literal, $class:ident, $op:expr, $order:expr, $address:expr, $value:expr) => {
         match $order {
-            Order::Relaxed => atomic_op!(concat!("atom.relaxed.", $scope, ".", $space), $class, $op, $address, $value),
-            Order::Acquire => atomic_op!(concat!("atom.acquire.", $scope, ".", $space), $class, $op, $address, $value),
-            Order::Release => atomic_op!(concat!("atom.release.", $scope, ".", $space), $class, $op, $address, $value),
-            Order::AcqRel => atomic_op!(concat!("atom.acq_rel.", $scope, ".", $space), $class, $op, $address, $value),
+            Order::Relaxed => atomic_op!(
+                concat!("atom.relaxed.", $scope, ".", $space),
+                $class,
+                $op,
+                $address,
+                $value
+            ),
+            Order::Acquire => atomic_op!(
+                concat!("atom.acquire.", $scope, ".", $space),
+                $class,
+                $op,
+                $address,
+                $value
+            ),
+            Order::Release => atomic_op!(
+                concat!("atom.release.", $scope, ".", $space),
+                $class,
+                $op,
+                $address,
+                $value
+            ),
+            Order::AcqRel => atomic_op!(
+                concat!("atom.acq_rel.", $scope, ".", $space),
+                $class,
+                $op,
+                $address,
+                $value
+            ),
         }
     };
 }
@@ -326,7 +350,9 @@ impl Machine for Ptx {
     #[inline(always)]
     unsafe fn shared_load(address: u32) -> u32 {
         let value: u32;
-        unsafe { asm!("ld.shared.u32 {}, [{}];", out(reg32) value, in(reg32) address, options(nostack, readonly, pure)) };
+        unsafe {
+            asm!("ld.shared.u32 {}, [{}];", out(reg32) value, in(reg32) address, options(nostack, readonly, pure))
+        };
         value
     }
     #[inline(always)]
@@ -360,12 +386,16 @@ impl Machine for Ptx {
     #[inline(always)]
     unsafe fn shared_remote_load(address: u32) -> u32 {
         let value: u32;
-        unsafe { asm!("ld.shared::cluster.u32 {}, [{}];", out(reg32) value, in(reg32) address, options(nostack)) };
+        unsafe {
+            asm!("ld.shared::cluster.u32 {}, [{}];", out(reg32) value, in(reg32) address, options(nostack))
+        };
         value
     }
     #[inline(always)]
     unsafe fn shared_remote_store(address: u32, value: u32) {
-        unsafe { asm!("st.shared::cluster.u32 [{}], {};", in(reg32) address, in(reg32) value, options(nostack)) }
+        unsafe {
+            asm!("st.shared::cluster.u32 [{}], {};", in(reg32) address, in(reg32) value, options(nostack))
+        }
     }
     #[inline(always)]
     unsafe fn shared_remote_atomic(op: AtomicOp, address: u32, value: u32) -> u32 {
@@ -375,7 +405,9 @@ impl Machine for Ptx {
     #[inline(always)]
     unsafe fn global_load(address: *const u32) -> u32 {
         let value: u32;
-        unsafe { asm!("ld.global.u32 {}, [{}];", out(reg32) value, in(reg64) address, options(nostack, readonly, pure)) };
+        unsafe {
+            asm!("ld.global.u32 {}, [{}];", out(reg32) value, in(reg64) address, options(nostack, readonly, pure))
+        };
         value
     }
     #[inline(always)]
@@ -385,7 +417,9 @@ impl Machine for Ptx {
     #[inline(always)]
     unsafe fn global_load_readonly(address: *const u32) -> u32 {
         let value: u32;
-        unsafe { asm!("ld.global.nc.u32 {}, [{}];", out(reg32) value, in(reg64) address, options(nostack, nomem, pure)) };
+        unsafe {
+            asm!("ld.global.nc.u32 {}, [{}];", out(reg32) value, in(reg64) address, options(nostack, nomem, pure))
+        };
         value
     }
     #[inline(always)]
@@ -436,8 +470,16 @@ impl Machine for Ptx {
     #[inline(always)]
     fn f32_to_f16(value: f32) -> u16 {
         let bits: u16;
-        unsafe { asm!("cvt.rn.f16.f32 {}, {};", out(reg16) bits, in(reg32) value, options(pure, nomem, nostack)) };
+        unsafe {
+            asm!("cvt.rn.f16.f32 {}, {};", out(reg16) bits, in(reg32) value, options(pure, nomem, nostack))
+        };
         bits
+    }
+    #[inline(always)]
+    fn opaque(value: u32) -> u32 {
+        let same: u32;
+        unsafe { asm!("mov.u32 {}, {};", out(reg32) same, in(reg32) value, options(nomem, nostack)) };
+        same
     }
     #[inline(always)]
     fn spin_hint() {

@@ -17,15 +17,17 @@ use dsa_simt::{Carve, Global, Shared, block, thread};
 use super::histogram::{self, CountDigit, Histogram};
 use super::key::ABSENT;
 use super::output::{Counters, Emit, FirstTies, KeyThreshold};
-use super::row::{Row, VECTOR};
-use super::source::{Source, Tile, Visitor};
+use super::row::{LOADED, Row, VECTOR};
+use super::source::{Source, Visitor};
 use super::team::Team;
 
-/// Bits of a digit; the last one has what is left.
+/// Bits of a digit.
 const DIGIT_BITS: u32 = 11;
-/// Vectors that a thread loads before it uses the first.
-const IN_FLIGHT: u32 = 4;
-const HELD: usize = (IN_FLIGHT * VECTOR) as usize;
+/// Bits of the lowest digit: what the others leave.
+const LOWEST_BITS: u32 = u32::BITS % DIGIT_BITS;
+/// Elements that a thread holds after the first visit: registers are scarce, and the latency of shared
+/// memory is short.
+const TAKEN: usize = 2 * VECTOR as usize;
 
 /// What a block keeps in shared memory for long rows.
 #[derive(Clone, Copy)]
@@ -70,13 +72,13 @@ pub fn kept_elements<const T: u32>(scratch: SliceScratch<T>) -> u32 {
 ///
 /// Collective over the team. Needs a block barrier before `scratch` is used again.
 #[inline(always)]
-pub fn select<const T: u32>(row: Row, out: Global<i32>, team: &mut Team, scratch: SliceScratch<T>) {
+pub fn select<const T: u32>(row: Row, out: Global<i32>, team: &Team, scratch: SliceScratch<T>) {
     let SliceScratch { own, merged, counters, kept } = scratch;
     let slice = Slice::<T>::of(row, team, kept);
     let wanted = out.len() as u32;
     let (mut prefix, mut shift, mut still_wanted) = (0, u32::BITS, wanted);
-    // Winners of this block, spread over its threads; ties of the whole block.
-    let (mut own_winners, mut own_ties) = (0, 0);
+    // Winners of this block, spread over its threads.
+    let mut own_winners = 0;
     if thread::index() == 0 {
         counters.start_sum();
     }
@@ -99,13 +101,14 @@ pub fn select<const T: u32>(row: Row, out: Global<i32>, team: &mut Team, scratch
         Histogram::<T>::for_own_bins::<{ histogram::MAX_BINS }>(|bin| {
             own_winners += if bin > pick.bin { own.get(bin) } else { 0 };
         });
-        own_ties = own.get(pick.bin);
         if pick.count == still_wanted {
             break;
         }
         block::sync();
     }
     let own_winners = counters.sum(own_winners);
+    // The last digit's bin: the digit is narrower if it is the lowest.
+    let own_ties = own.get(prefix & ((1 << if shift == 0 { LOWEST_BITS } else { DIGIT_BITS }) - 1));
     if own_winners + own_ties == 0 {
         return;
     }
@@ -142,36 +145,20 @@ impl<const T: u32> Slice<T> {
     /// The first visit: reads everything from memory, and keeps what fits.
     #[inline(always)]
     fn load(&self, visitor: &mut impl Visitor) {
-        self.each_kept(visitor, |vector| {
+        let load = |vector| {
             let keys = self.row.vector(vector, self.kept_end);
             if vector < self.kept_end {
                 self.kept.set4((vector - self.start) * VECTOR, keys);
             }
             keys
-        });
+        };
+        self.row.visit_as::<T, LOADED>(self.start, self.kept_end, load, visitor);
         self.visit_rest(visitor);
-    }
-
-    /// Shows the kept vectors as `keys_of` gives them.
-    #[inline(always)]
-    fn each_kept(&self, visitor: &mut impl Visitor, keys_of: impl Fn(u32) -> [u32; 4]) {
-        let mut first = self.start + thread::index();
-        // The trip count is the same for all threads: the visitor may contain collectives.
-        let mut left = (self.kept_end - self.start).div_ceil(T * IN_FLIGHT);
-        while left > 0 {
-            let mut keys = [ABSENT; HELD];
-            for v in 0..IN_FLIGHT as usize {
-                keys[4 * v..4 * v + 4].copy_from_slice(&keys_of(first + v as u32 * T));
-            }
-            visitor.visit(Tile { keys, start: self.row.vector_start(first), stride: T * VECTOR });
-            first += T * IN_FLIGHT;
-            left -= 1;
-        }
     }
 
     #[inline(always)]
     fn visit_rest(&self, visitor: &mut impl Visitor) {
-        self.row.visit_vectors::<T>(self.kept_end, self.end, visitor);
+        self.row.visit_vectors::<T, TAKEN>(self.kept_end, self.end, visitor);
         if self.edges {
             self.row.visit_edges(visitor);
         }
@@ -181,9 +168,10 @@ impl<const T: u32> Slice<T> {
 impl<const T: u32> Source for Slice<T> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
-        self.each_kept(visitor, |vector| {
+        let take = |vector| {
             if vector < self.kept_end { self.kept.get4((vector - self.start) * VECTOR) } else { [ABSENT; 4] }
-        });
+        };
+        self.row.visit_as::<T, TAKEN>(self.start, self.kept_end, take, visitor);
         self.visit_rest(visitor);
     }
 }

@@ -190,7 +190,7 @@ pub unsafe fn run_grid(problem: Problem, state: *mut u32) {
     if survey.long_rows > 0 {
         schedule::run_long_rows(&problem, survey, state, desk, slice_scratch);
     }
-    if survey.long_rows == problem.rows {
+    if desk.long_rows() == problem.rows {
         return;
     }
     let mut queue = Queue::open(state, desk);

@@ -11,10 +11,8 @@ use super::source::{Source, Tile, Visitor};
 
 /// Elements of one 16-byte vector.
 pub const VECTOR: u32 = 4;
-/// Vectors a thread has in flight while it streams: four are needed to keep the memory busy.
-const IN_FLIGHT: usize = 4;
-/// Elements a thread holds at a time while it streams.
-const HELD: usize = IN_FLIGHT * VECTOR as usize;
+/// Elements that a thread loads before it uses the first: four vectors keep the memory busy.
+pub const LOADED: usize = 4 * VECTOR as usize;
 
 /// The valid prefix of a row.
 #[derive(Clone, Copy)]
@@ -71,20 +69,33 @@ impl Row {
         }
     }
 
-    /// Shows the vectors `start..end` to `visitor`, the work of a block of `T` threads.
+    /// Shows the vectors `start..end` to `visitor`, the work of a block of `T` threads, in tiles of `N`
+    /// elements per thread.
     #[inline(always)]
-    pub fn visit_vectors<const T: u32>(self, start: u32, end: u32, visitor: &mut impl Visitor) {
+    pub fn visit_vectors<const T: u32, const N: usize>(self, start: u32, end: u32, visitor: &mut impl Visitor) {
+        self.visit_as::<T, N>(start, end, |vector| self.vector(vector, end), visitor);
+    }
+
+    /// Shows the vectors `start..end` as `keys_of` gives them; it must give [`ABSENT`] from `end` on.
+    #[inline(always)]
+    pub fn visit_as<const T: u32, const N: usize>(
+        self,
+        start: u32,
+        end: u32,
+        keys_of: impl Fn(u32) -> [u32; 4],
+        visitor: &mut impl Visitor,
+    ) {
+        let vectors = const { N as u32 / VECTOR };
         let mut first = start + thread::index();
         // The trip count is the same for all threads: the visitor may contain collectives.
-        let mut left = end.saturating_sub(start).div_ceil(T * IN_FLIGHT as u32);
+        let mut left = end.saturating_sub(start).div_ceil(T * vectors);
         while left > 0 {
-            let mut keys = [ABSENT; HELD];
-            for v in 0..IN_FLIGHT {
-                let vector = self.vector(first + v as u32 * T, end);
-                keys[4 * v..4 * v + 4].copy_from_slice(&vector);
+            let mut keys = [ABSENT; N];
+            for v in 0..N / VECTOR as usize {
+                keys[4 * v..4 * v + 4].copy_from_slice(&keys_of(first + v as u32 * T));
             }
             visitor.visit(Tile { keys, start: self.vector_start(first), stride: T * VECTOR });
-            first += T * IN_FLIGHT as u32;
+            first += T * vectors;
             left -= 1;
         }
     }
@@ -107,6 +118,6 @@ impl<const T: u32> Source for Streamed<T> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
         self.0.visit_edges(visitor);
-        self.0.visit_vectors::<T>(0, self.0.vectors(), visitor);
+        self.0.visit_vectors::<T, LOADED>(0, self.0.vectors(), visitor);
     }
 }

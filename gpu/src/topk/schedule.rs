@@ -6,7 +6,7 @@
 //! rows at once; the teams join them when their long rows are done. Those rows are handed out one at a time
 //! by a counter, and the next one is asked for while the current one is worked on.
 
-use dsa_simt::{AtomicOp, Carve, Order, Scope, Shared, block, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Order, Scope, Shared, block, opaque, thread, warp};
 
 use super::Problem;
 use super::large::{self, SliceScratch};
@@ -23,15 +23,30 @@ const REREAD_COST: u32 = 2;
 
 /// Words of shared memory that [`Desk::carve`] takes, for blocks of `threads` threads.
 pub const fn words(threads: u32) -> u32 {
-    threads + 2 * warp::SIZE
+    threads + 2 * warp::SIZE + 2 * NOTES
 }
 
 /// The scheduler's room in shared memory.
+///
+/// What is the same for all threads and seldom needed is noted here: the paths want the registers.
 #[derive(Clone, Copy)]
 pub struct Desk<const T: u32> {
     rows: Shared<u32>,
     warps: Shared<u32>,
+    notes: Shared<u32>,
+    rounds: Shared<u32>,
 }
+
+/// Words of notes.
+const NOTES: u32 = 4;
+/// The first of the rows that are listed at present.
+const FIRST_ROW: u32 = 0;
+/// Long rows that are listed at present.
+const LISTED: u32 = 1;
+/// Long rows before those.
+const LISTED_BEFORE: u32 = 2;
+/// All long rows.
+const LONG_ROWS: u32 = 3;
 
 impl<const T: u32> Desk<T> {
     /// Takes its room from `carve`.
@@ -41,7 +56,14 @@ impl<const T: u32> Desk<T> {
     #[inline(always)]
     pub unsafe fn carve(carve: &mut Carve) -> Self {
         // SAFETY: passed on to the caller.
-        unsafe { Self { rows: carve.array(T), warps: carve.array(2 * warp::SIZE) } }
+        unsafe {
+            Self {
+                rows: carve.array(T),
+                warps: carve.array(2 * warp::SIZE),
+                notes: carve.array(NOTES),
+                rounds: carve.array(NOTES),
+            }
+        }
     }
 }
 
@@ -51,6 +73,14 @@ pub struct Survey {
     /// Number of long rows.
     pub long_rows: u32,
     longest: u32,
+}
+
+impl<const T: u32> Desk<T> {
+    /// The number of long rows, after the block barrier that follows [`Survey::take`].
+    #[inline(always)]
+    pub fn long_rows(self) -> u32 {
+        self.notes.get(LONG_ROWS)
+    }
 }
 
 impl Survey {
@@ -77,10 +107,11 @@ impl Survey {
         let has_warp = lane < T / warp::SIZE;
         let count = if has_warp { desk.warps.get(lane) } else { 0 };
         let longest = if has_warp { desk.warps.get(warp::SIZE + lane) } else { 0 };
-        Self {
-            long_rows: warp::reduce_add(warp::ALL, count),
-            longest: warp::reduce_max(warp::ALL, longest),
+        let long_rows = warp::reduce_add(warp::ALL, count);
+        if thread::index() == 0 {
+            desk.notes.set(LONG_ROWS, long_rows);
         }
+        Self { long_rows, longest: warp::reduce_max(warp::ALL, longest) }
     }
 
     /// Blocks per long row, of `blocks` blocks that keep `kept` elements each: the size with the lowest
@@ -120,44 +151,56 @@ pub fn run_long_rows<const T: u32>(
     }
     // A team of one shares nothing, and there may be more of them than the state has room for.
     let shared_state = if size > 1 { number } else { 0 };
-    let mut team = Team::join(state.team(shared_state), block::index() % size, size);
-    let (mut first_row, mut long_before) = (0, 0);
-    while first_row < problem.rows {
-        let listed = list_long_rows(problem, first_row, desk);
-        let mut turn = (number + teams - long_before % teams) % teams;
-        while turn < listed {
+    let team = Team::join(state.team(shared_state), block::index() % size, size, desk.rounds);
+    if thread::index() == 0 {
+        desk.notes.set(FIRST_ROW, 0);
+        desk.notes.set(LISTED_BEFORE, 0);
+    }
+    block::sync();
+    while desk.notes.get(FIRST_ROW) < problem.rows {
+        list_long_rows(problem, desk);
+        let mut turn = (opaque(number) + teams - desk.notes.get(LISTED_BEFORE) % teams) % teams;
+        while turn < desk.notes.get(LISTED) {
             let row = desk.rows.get(turn);
-            large::select(problem.row(row), problem.out_row(row), &mut team, scratch);
+            large::select(problem.row(row), problem.out_row(row), &team, scratch);
             block::sync();
             turn += teams;
         }
         block::sync();
-        long_before += listed;
-        first_row += T;
+        if thread::index() == 0 {
+            desk.notes.set(FIRST_ROW, desk.notes.get(FIRST_ROW) + T);
+            desk.notes.set(LISTED_BEFORE, desk.notes.get(LISTED_BEFORE) + desk.notes.get(LISTED));
+        }
+        block::sync();
     }
     team.leave::<T>();
 }
 
-/// Lists the long ones of the `T` rows from `first_row` on, in order; returns their number. Collective over
-/// the block; needs a block barrier before the next call.
+/// Lists the long ones of the `T` rows from the noted one on, in order, and notes their number. Collective
+/// over the block; ends with a block barrier.
 #[inline(always)]
-fn list_long_rows<const T: u32>(problem: &Problem, first_row: u32, desk: Desk<T>) -> u32 {
-    let row = first_row + thread::index();
+fn list_long_rows<const T: u32>(problem: &Problem, desk: Desk<T>) {
+    // Opaque, so that nothing of this holds a register during the selection.
+    let thread = opaque(thread::index());
+    let (warp, lane) = (thread / warp::SIZE, thread % warp::SIZE);
+    let row = desk.notes.get(FIRST_ROW) + thread;
     let long = row < problem.rows && problem.is_long(problem.len(row));
     let votes = warp::ballot(warp::ALL, long);
-    if thread::lane() == 0 {
-        desk.warps.set(thread::warp(), votes.count_ones());
+    if lane == 0 {
+        desk.warps.set(warp, votes.count_ones());
     }
     block::sync();
-    let lane = thread::lane();
     let count = if lane < T / warp::SIZE { desk.warps.get(lane) } else { 0 };
-    let before = warp::reduce_add(warp::ALL, if lane < thread::warp() { count } else { 0 });
+    let before = warp::reduce_add(warp::ALL, if lane < warp { count } else { 0 });
+    let listed = warp::reduce_add(warp::ALL, count);
     if long {
         let place = before + (votes & ((1 << lane) - 1)).count_ones();
         desk.rows.set(place, row);
     }
+    if thread == 0 {
+        desk.notes.set(LISTED, listed);
+    }
     block::sync();
-    warp::reduce_add(warp::ALL, count)
 }
 
 /// Hands rows to blocks, one at a time, through a counter in the operator's state.

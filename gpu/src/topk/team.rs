@@ -14,7 +14,7 @@
 //!
 //! The last block to leave zeroes the buffer of the last round and the counters.
 
-use dsa_simt::{AtomicOp, Order, Scope, block, spin_hint, thread};
+use dsa_simt::{AtomicOp, Order, Scope, Shared, block, spin_hint, thread};
 
 use super::histogram::{Histogram, MAX_BINS, Pick};
 use super::state::{Buffer, TeamState};
@@ -26,25 +26,30 @@ pub struct Team {
     /// Blocks of the team.
     pub size: u32,
     state: TeamState,
-    rounds: u32,
+    /// Rounds so far, in one word of shared memory: the paths want the registers.
+    rounds: Shared<u32>,
 }
 
 impl Team {
-    /// Joins; the same `size` blocks do, each with its own rank.
+    /// Joins; the same `size` blocks do, each with its own rank. `rounds` is one word that the team keeps.
+    /// Needs a block barrier before the first [`pick`](Self::pick).
     #[inline(always)]
-    pub fn join(state: TeamState, rank: u32, size: u32) -> Self {
-        Self { rank, size, state, rounds: 0 }
+    pub fn join(state: TeamState, rank: u32, size: u32, rounds: Shared<u32>) -> Self {
+        if thread::index() == 0 {
+            rounds.set(0, 0);
+        }
+        Self { rank, size, state, rounds }
     }
 
     /// Adds the blocks' `own` histograms up in `merged`, and picks from the sum.
     ///
     /// Collective over the team; after a block barrier that ends the counting in `own`.
     #[inline(always)]
-    pub fn pick<const T: u32>(&mut self, own: Histogram<T>, merged: Histogram<T>, wanted: u32) -> Pick {
+    pub fn pick<const T: u32>(&self, own: Histogram<T>, merged: Histogram<T>, wanted: u32) -> Pick {
         if self.size == 1 {
             return own.pick::<MAX_BINS>(wanted);
         }
-        let buffer = self.state.buffer(self.rounds);
+        let buffer = self.state.buffer(self.rounds.get(0));
         Histogram::<T>::for_own_bins::<MAX_BINS>(|bin| {
             let count = own.get(bin);
             if count > 0 {
@@ -56,7 +61,7 @@ impl Team {
             // Atomic, so that it is not answered from a cache line that was read before the barrier.
             merged.set(bin, buffer.bins().atomic_load(bin as usize, Order::Relaxed, Scope::Device));
         });
-        self.zero::<T>(self.state.buffer(self.rounds + 1), self.rank, self.size);
+        self.zero::<T>(self.state.buffer(self.rounds.get(0) + 1), self.rank, self.size);
         merged.pick::<MAX_BINS>(wanted)
     }
 
@@ -67,7 +72,7 @@ impl Team {
         if self.size == 1 {
             return (0, 0);
         }
-        let buffer = self.state.buffer(self.rounds + 2);
+        let buffer = self.state.buffer(self.rounds.get(0) + 2);
         let winners = buffer.winners().atomic(AtomicOp::Add, 0, winners, Order::Relaxed, Scope::Device);
         let ties = buffer.ties().atomic(AtomicOp::Add, 0, ties, Order::Relaxed, Scope::Device);
         (winners, ties)
@@ -86,7 +91,7 @@ impl Team {
             last = before == self.size - 1;
         }
         if block::sync_or(last) {
-            self.zero::<T>(self.state.buffer(self.rounds + 2), 0, 1);
+            self.zero::<T>(self.state.buffer(self.rounds.get(0) + 2), 0, 1);
             if thread::index() == 0 {
                 self.state.arrivals().set(0, 0);
                 self.state.departures().set(0, 0);
@@ -96,13 +101,14 @@ impl Team {
 
     /// Waits for all blocks of the team; what they wrote before is visible after.
     #[inline(always)]
-    fn barrier(&mut self) {
-        self.rounds += 1;
+    fn barrier(&self) {
         block::sync();
         if thread::index() == 0 {
             let arrivals = self.state.arrivals();
             arrivals.atomic(AtomicOp::Add, 0, 1, Order::Release, Scope::Device);
-            while arrivals.atomic_load(0, Order::Acquire, Scope::Device) < self.rounds * self.size {
+            let rounds = self.rounds.get(0) + 1;
+            self.rounds.set(0, rounds);
+            while arrivals.atomic_load(0, Order::Acquire, Scope::Device) < rounds * self.size {
                 spin_hint();
             }
         }

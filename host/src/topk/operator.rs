@@ -170,7 +170,10 @@ impl TopK {
         stream.keep_alive(|| self.state.owner());
         // SAFETY: the slots are the plan's for arguments that the caller vouches for; the state is this
         // operator's, zero, and not in use by another launch.
-        unsafe { self.kernel.launch(stream, &self.plan.launch_config(args.rows), &slots) }
+        unsafe {
+            self.kernel
+                .launch(stream, &self.plan.launch_config(args.rows), &slots)
+        }
     }
 
     /// [`enqueue`](Self::enqueue) on buffers of this library, whose sizes are checked. `pitch` is in elements.
@@ -195,8 +198,13 @@ impl TopK {
         device.same_as(scores.device(), "scores")?;
         device.same_as(lengths.device(), "lengths")?;
         device.same_as(out.device(), "out")?;
-        let args =
-            TopKArgs { scores: scores.address(), pitch, rows, lengths: lengths.address(), out: out.address() };
+        let args = TopKArgs {
+            scores: scores.address(),
+            pitch,
+            rows,
+            lengths: lengths.address(),
+            out: out.address(),
+        };
         self.plan.check(&args)?;
         let limits = self.plan.limits();
         let all_but_last = u64::from(rows.saturating_sub(1)) * pitch;
@@ -218,5 +226,10 @@ fn check_len(argument: &'static str, len: usize, needed: u64) -> Result<(), Erro
         return Ok(());
     }
     let limit = format!("at least {needed} elements");
-    Err(Error::argument(argument, format!("a buffer of {len} elements"), limit, "allocate a larger buffer"))
+    Err(Error::argument(
+        argument,
+        format!("a buffer of {len} elements"),
+        limit,
+        "allocate a larger buffer",
+    ))
 }

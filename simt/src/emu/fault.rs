@@ -22,11 +22,11 @@ pub struct Fault {
     /// The call of that thread, if the fault belongs to one.
     pub location: Option<&'static Location<'static>>,
     /// The second thread, if two are involved.
-    pub other: Option<Site>,
+    pub other: Option<Box<Site>>,
     /// The seed that replays the fault, with `launch` and the same memory contents.
     pub seed: u64,
     /// The launch.
-    pub launch: Launch,
+    pub launch: Box<Launch>,
 }
 
 /// A thread and where it is.
@@ -281,11 +281,24 @@ impl fmt::Display for Access {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Index { space, index, count: 1, length } => {
+            Self::Index {
+                space,
+                index,
+                count: 1,
+                length,
+            } => {
                 write!(f, "element {index} of a {space:?} array of length {length}")
             }
-            Self::Index { space, index, count, length } => {
-                write!(f, "{count} elements from {index} on of a {space:?} array of length {length}")
+            Self::Index {
+                space,
+                index,
+                count,
+                length,
+            } => {
+                write!(
+                    f,
+                    "{count} elements from {index} on of a {space:?} array of length {length}"
+                )
             }
             Self::Global { label, offset, bytes } => {
                 write!(f, "byte {offset} of allocation `{label}` ({bytes} bytes)")
@@ -311,17 +324,26 @@ impl fmt::Display for FaultKind {
                 write!(f, "the calling lane is not in the mask: {collective}")
             }
             Self::UndefinedShuffle { source, mask } => {
-                write!(f, "a shuffle of lanes {mask:#010x} takes the value of lane {source}, which is not one of them")
+                write!(
+                    f,
+                    "a shuffle of lanes {mask:#010x} takes the value of lane {source}, which is not one of them"
+                )
             }
             Self::OutOfBounds { target } => write!(f, "access out of bounds: {target}"),
             Self::Misaligned { target, bytes } => write!(f, "misaligned access of {bytes} bytes: {target}"),
             Self::FreedMemory { target } => write!(f, "access to freed memory: {target}"),
             Self::Uninitialised { target } => write!(f, "read of an uninitialised word: {target}"),
             Self::SharedRace { offset, this, other } => {
-                write!(f, "race on byte {offset} of the dynamic shared memory: {this} against {other}")
+                write!(
+                    f,
+                    "race on byte {offset} of the dynamic shared memory: {this} against {other}"
+                )
             }
             Self::ReadOnlyWritten { target, this } => {
-                write!(f, "written and read through the read-only path in one launch ({this} came second): {target}")
+                write!(
+                    f,
+                    "written and read through the read-only path in one launch ({this} came second): {target}"
+                )
             }
             Self::RemoteBlockNotRunning { rank } => write!(
                 f,
@@ -332,7 +354,9 @@ impl fmt::Display for FaultKind {
                 f,
                 "deadlock: the running blocks wait, and {blocks_not_started} blocks cannot start before they end"
             ),
-            Self::Livelock => f.write_str("livelock: all threads that can run only spin, and no memory changes"),
+            Self::Livelock => {
+                f.write_str("livelock: all threads that can run only spin, and no memory changes")
+            }
             Self::Panic { message } => write!(f, "panic: {message}"),
             Self::InvalidLaunch { reason } => write!(f, "launch refused: {reason}"),
         }
@@ -350,7 +374,11 @@ impl fmt::Display for Fault {
             writeln!(f)?;
         }
         if let Some(other) = &self.other {
-            write!(f, "  block {}, thread {}: {}", other.block, other.thread, other.doing)?;
+            write!(
+                f,
+                "  block {}, thread {}: {}",
+                other.block, other.thread, other.doing
+            )?;
             if let Some(location) = other.location {
                 write!(f, " at {location}")?;
             }

@@ -29,7 +29,10 @@ fn access(cx: &mut Context, address: usize, words: usize, kind: Kind, place: Pla
         // SAFETY: the window holds a state for each of its words.
         let state = unsafe { &mut *window.words.add(index) };
         let reads = !matches!(kind.access, Access::Write | Access::AtomicWrite);
-        let writes = matches!(kind.access, Access::Write | Access::AtomicWrite | Access::AtomicUpdate);
+        let writes = matches!(
+            kind.access,
+            Access::Write | Access::AtomicWrite | Access::AtomicUpdate
+        );
         if reads && *state & INITIALISED == 0 {
             uninitialised(cx, window.start + index * 4, place);
         }
@@ -69,7 +72,14 @@ fn find_slowly(cx: &mut Context, address: usize, bytes: usize, place: Place) -> 
     match registry.window(address, bytes) {
         Ok(_) if !address.is_multiple_of(bytes) => {
             let target = registry.target(address);
-            cx.raise(FaultKind::Misaligned { target, bytes: bytes as u32 }, place, None)
+            cx.raise(
+                FaultKind::Misaligned {
+                    target,
+                    bytes: bytes as u32,
+                },
+                place,
+                None,
+            )
         }
         Ok(window) => {
             cx.windows[cx.next_window] = window;
@@ -108,7 +118,9 @@ pub(super) fn load<const N: usize>(address: *const u32, read_only: bool, place: 
     let kind = plain(if read_only { Access::ReadOnly } else { Access::Read });
     let words = access(cx, address as usize, N, kind, place);
     // SAFETY: `access` checked that the words are in an allocation, aligned.
-    unsafe { words.cast::<[u32; N]>().read() }
+    let values = unsafe { words.cast::<[u32; N]>().read() };
+    cx.count_load(place);
+    values
 }
 
 /// Stores `N` words.
@@ -124,7 +136,10 @@ pub(super) fn store<const N: usize>(address: *mut u32, values: [u32; N], place: 
 pub(super) fn atomic_load(order: Order, scope: Scope, address: *const u32, place: Place) -> u32 {
     let cx = context();
     cx.statistics.global_read_bytes += 4;
-    let kind = Kind { access: Access::AtomicRead, order: Some((order, scope)) };
+    let kind = Kind {
+        access: Access::AtomicRead,
+        order: Some((order, scope)),
+    };
     let word = access(cx, address as usize, 1, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let value = unsafe { word.read() };
@@ -137,7 +152,10 @@ pub(super) fn atomic_load(order: Order, scope: Scope, address: *const u32, place
 pub(super) fn atomic_store(order: Order, scope: Scope, address: *mut u32, value: u32, place: Place) {
     let cx = context();
     cx.statistics.global_written_bytes += 4;
-    let kind = Kind { access: Access::AtomicWrite, order: Some((order, scope)) };
+    let kind = Kind {
+        access: Access::AtomicWrite,
+        order: Some((order, scope)),
+    };
     let word = access(cx, address as usize, 1, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let old = unsafe { word.replace(value) };
@@ -155,7 +173,10 @@ pub(super) fn atomic(
 ) -> u32 {
     let cx = context();
     cx.statistics.global_atomics += 1;
-    let kind = Kind { access: Access::AtomicUpdate, order: Some((order, scope)) };
+    let kind = Kind {
+        access: Access::AtomicUpdate,
+        order: Some((order, scope)),
+    };
     let word = access(cx, address as usize, 1, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let old = unsafe { word.read() };

@@ -6,21 +6,19 @@ use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 
-use crate::emu::collective::{ENDED, lanes, mask_of, waiter_for};
-use crate::emu::fault::{Collective, Fault, FaultKind, Site};
+use crate::emu::collective::{ENDED, waiter_for};
+use crate::emu::fault::{Collective, Fault, FaultKind};
 use crate::emu::fiber::{Fiber, Stacks, Suspender};
-use crate::emu::launch::{Launch, Preemption, refused};
+use crate::emu::launch::{Launch, refused};
 use crate::emu::memory::{Memory, Window};
+use crate::emu::order::LaneOrder;
 use crate::emu::shared::SharedMemory;
-use crate::emu::state::{
-    self, Arrival, Block, Cluster, Context, LaneOrder, Place, Random, Thread, Warp, context, suspend,
-};
+use crate::emu::state::{self, Arrival, Block, Cluster, Context, Place, Random, Thread, Warp, context};
 use crate::emu::statistics::Statistics;
+use crate::emu::waiting::{LONG_TURN, PATIENCE, check_spinning, stalled};
 
-/// Atomic loads in a row, without a spin hint, before a thread is made to yield.
-const PATIENCE: u32 = 1024;
-/// Global memory must change at least once in so many times the spin limit, whatever else goes on.
-const HARD_FACTOR: u64 = 1000;
+/// Warps of one block that run in a row, on average, while they need not wait for other blocks.
+const BLOCK_TURN: u32 = 128;
 
 /// Runs all threads of a launch whose shape is valid.
 pub(super) fn run(
@@ -48,7 +46,11 @@ pub(super) fn run(
         block: ptr::null_mut(),
         index: 0,
         lane: 0,
-        windows: [Window { start: 0, bytes: 0, words: ptr::null_mut() }; state::WINDOWS],
+        windows: [Window {
+            start: 0,
+            bytes: 0,
+            words: ptr::null_mut(),
+        }; state::WINDOWS],
         next_window: 0,
         stamp: registry.begin_launch(),
         registry: &raw mut *registry,
@@ -59,16 +61,23 @@ pub(super) fn run(
         fault: None,
         pending: start_order(launch.grid / launch.cluster, &mut random),
         random,
-        queue: VecDeque::new(),
-        blocks: (0..resident).map(|slot| new_block(launch, slot, &mut stacks)).collect(),
+        ready: Vec::new(),
+        turn: 0,
+        turn_over: false,
+        blocks: (0..resident)
+            .map(|slot| new_block(launch, slot, &mut stacks))
+            .collect(),
         clusters: (0..clusters).map(|index| new_cluster(launch, index)).collect(),
         progress: 0,
         global_progress: 0,
         spins_at: 0,
         spins: 0,
         spinners: 0,
+        next_check: 0,
         vain_spins_at: 0,
         vain_spins: 0,
+        long_turn: 0,
+        loads: 0,
     });
     let pointer = &raw mut *cx;
     let outer = state::enter(pointer);
@@ -85,7 +94,7 @@ pub(super) fn run(
         block.shared.retire(cluster.clock);
     }
     match cx.fault.take() {
-        Some(fault) => Err(*fault),
+        Some(fault) => Err(fault),
         None => Ok(cx.statistics),
     }
 }
@@ -105,6 +114,7 @@ fn new_block(launch: &Launch, slot: u32, stacks: &mut Stacks) -> Block {
         suspender: ptr::null(),
         last: None,
         spun_at: u64::MAX,
+        spun: 0,
         patience: PATIENCE,
     };
     let warp = |index: u32| Warp {
@@ -112,13 +122,23 @@ fn new_block(launch: &Launch, slot: u32, stacks: &mut Stacks) -> Block {
         runnable: 0,
         waiting: 0,
         wanted: 0,
+        mixed: false,
         at_barrier: 0,
         exited: 0,
         queued: false,
         yielded: false,
-        arrivals: [Arrival { collective: Collective::BlockBarrier, place: here(), value: 0, operand: 0 }; 32],
+        arrivals: [Arrival {
+            collective: Collective::BlockBarrier,
+            place: here(),
+            value: 0,
+            operand: 0,
+        }; 32],
         results: [0; 32],
-        order: LaneOrder { own: [0; 32], floor: [0; 32], known: None },
+        order: LaneOrder {
+            own: [0; 32],
+            floor: [0; 32],
+            known: None,
+        },
     };
     Block {
         id: 0,
@@ -127,8 +147,11 @@ fn new_block(launch: &Launch, slot: u32, stacks: &mut Stacks) -> Block {
         slot,
         threads: (0..launch.block).map(thread).collect(),
         warps: (0..launch.block.div_ceil(32)).map(warp).collect(),
+        queue: Vec::new(),
         shared: SharedMemory::take(launch.shared_bytes),
+        start: 0,
         interval: 0,
+        live: 0,
         arrived: 0,
         pending: None,
         exited: 0,
@@ -147,7 +170,6 @@ fn new_cluster(launch: &Launch, index: u32) -> Cluster {
         first: index * launch.cluster,
         size: launch.cluster,
         clock: 0,
-        start: 0,
         interval: 0,
         arrived: 0,
         pending: None,
@@ -174,21 +196,29 @@ fn schedule() {
         }
     }
     let cx = context();
-    if let Some(slot) = cx.blocks.iter().position(|block| (block.exited as usize) < block.threads.len()) {
+    if let Some(slot) = cx
+        .blocks
+        .iter()
+        .position(|block| (block.exited as usize) < block.threads.len())
+    {
         stalled(cx, slot);
     }
 }
 
 /// Starts the next cluster in these resident blocks, if there is one.
 fn start_next(cx: &mut Context, index: usize) {
-    let Some(cluster_id) = cx.pending.pop_front() else { return };
+    let Some(cluster_id) = cx.pending.pop_front() else {
+        return;
+    };
     let cluster = &raw mut cx.clusters[index];
     // SAFETY: points into the context's vector, which is not resized during a launch.
     let state = unsafe { &mut *cluster };
     let blocks = state.first as usize..(state.first + state.size) as usize;
-    let newest = cx.blocks[blocks.clone()].iter().map(|block| block.shared.clock()).max();
+    let newest = cx.blocks[blocks.clone()]
+        .iter()
+        .map(|block| block.shared.clock())
+        .max();
     state.clock = state.clock.max(newest.unwrap_or(0)) + 1;
-    state.start = state.clock;
     state.interval = state.clock;
     state.exited = 0;
     state.passed_barrier = state.size == 1;
@@ -198,19 +228,23 @@ fn start_next(cx: &mut Context, index: usize) {
         let block = unsafe { &mut *block };
         block.id = cluster_id * state.size + block.rank;
         block.cluster = cluster;
+        block.start = state.clock;
         block.interval = state.clock;
+        block.live = state.clock;
         block.exited = 0;
         for thread in &mut block.threads {
             thread.fiber.start(thread_main);
             thread.last = None;
             thread.spun_at = u64::MAX;
+            thread.spun = 0;
             thread.patience = PATIENCE;
         }
-        for (number, warp) in block.warps.iter_mut().enumerate() {
+        for number in 0..block.warps.len() {
+            let warp = &mut block.warps[number];
             warp.runnable = warp.existing;
             warp.exited = 0;
             warp.order.reset(state.clock);
-            cx.enqueue(slot as u32, number as u32, warp);
+            block.enqueue(number, &mut cx.ready);
         }
         cx.statistics.blocks += 1;
         cx.statistics.threads += block.threads.len() as u64;
@@ -227,23 +261,40 @@ fn thread_main(suspender: &Suspender) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(body)) {
         let message = message_of(&*payload);
         let cx = context();
-        let site = cx.thread().last.map(|place| cx.site(Some(place), "its last collective was"));
+        let site = cx
+            .thread()
+            .last
+            .map(|place| cx.site(Some(place), "its last collective was"));
         cx.record(FaultKind::Panic { message }, None, site);
     }
 }
 
 fn message_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".into())
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(no message)".into())
 }
 
+/// Takes a warp out of the queues: mostly one of the block that ran last, whose stacks are in the caches.
 fn next_warp(cx: &mut Context) -> Option<(u32, u32)> {
-    let count = cx.queue.len() as u32;
-    if count == 0 {
+    if cx.ready.is_empty() {
         return None;
     }
-    let index = cx.random.below(count) as usize;
-    cx.queue.swap_remove_back(index)
+    let stay = !std::mem::take(&mut cx.turn_over)
+        && cx.random.below(BLOCK_TURN) != 0
+        && !cx.blocks[cx.turn as usize].queue.is_empty();
+    if !stay {
+        cx.turn = cx.ready[cx.random.below(cx.ready.len() as u32) as usize];
+    }
+    let queue = &mut cx.blocks[cx.turn as usize].queue;
+    let index = cx.random.below(queue.len() as u32) as usize;
+    let warp = queue.swap_remove(index);
+    if queue.is_empty()
+        && let Some(position) = cx.ready.iter().position(|&slot| slot == cx.turn)
+    {
+        cx.ready.swap_remove(position);
+    }
+    Some((cx.turn, warp))
 }
 
 /// Resumes the lanes of a warp until none can go on, or one has given up its turn.
@@ -281,7 +332,8 @@ fn run_warp(slot: u32, number: u32) {
         let yielded = std::mem::take(&mut state.yielded);
         if yielded || state.runnable == 0 {
             state.queued = false;
-            cx.enqueue(slot, number, state);
+            cx.turn_over = yielded;
+            cx.block().enqueue(number as usize, &mut cx.ready);
             break;
         }
     }
@@ -299,6 +351,7 @@ fn resume(index: u32, lane: u32) -> bool {
     let cx = context();
     cx.index = index;
     cx.lane = lane;
+    cx.long_turn = cx.loads + LONG_TURN;
     let thread = &raw mut cx.block().threads[index as usize];
     cx.thread = thread;
     // SAFETY: the thread stays where it is. Its fiber is touched by nobody else while it runs; the fiber
@@ -319,134 +372,27 @@ fn on_exit(cx: &mut Context) {
     if warp.wanted & bit != 0 {
         let (lane, arrival) = waiter_for(warp, cx.lane);
         let ended = cx.site(last, ENDED);
-        let kind = FaultKind::ExitedBeforeBarrier { barrier: arrival.collective };
-        cx.record_for(block.id, cx.index - cx.lane + lane, kind, Some(arrival.place), Some(ended));
+        let kind = FaultKind::ExitedBeforeBarrier {
+            barrier: arrival.collective,
+        };
+        cx.record_for(
+            block.id,
+            cx.index - cx.lane + lane,
+            kind,
+            Some(arrival.place),
+            Some(ended),
+        );
     } else if let Some(pending) = block.pending.or(cluster.pending) {
         let ended = cx.site(last, ENDED);
-        let kind = FaultKind::ExitedBeforeBarrier { barrier: pending.collective };
-        cx.record_for(pending.block, pending.thread, kind, Some(pending.place), Some(ended));
-    }
-}
-
-/// Reports threads that wait for each other in collectives: nothing can run, and not all have ended.
-fn stalled(cx: &mut Context, slot: usize) {
-    for block in slot..cx.blocks.len() {
-        let block = &cx.blocks[block];
-        for (number, warp) in block.warps.iter().enumerate() {
-            for lane in lanes(warp.waiting) {
-                let this = warp.arrivals[lane as usize];
-                let wanted = mask_of(this.collective) & warp.existing;
-                let elsewhere = lanes(wanted & warp.waiting).find(|&other| {
-                    let arrival = warp.arrivals[other as usize];
-                    arrival.collective != this.collective || arrival.place != this.place
-                });
-                let Some(other) = elsewhere else { continue };
-                let arrival = warp.arrivals[other as usize];
-                let site = Site {
-                    block: block.id,
-                    thread: number as u32 * 32 + other,
-                    location: Some(arrival.place),
-                    doing: format!("waits at {}", arrival.collective),
-                };
-                let kind = FaultKind::Divergence { this: this.collective, other: arrival.collective };
-                let thread = number as u32 * 32 + lane;
-                cx.record_for(block.id, thread, kind, Some(this.place), Some(site));
-                return;
-            }
-        }
-    }
-    let blocks_not_started = cx.pending.len() as u32 * cx.launch.cluster;
-    let (block, pending) = (cx.blocks[slot].id, cx.blocks[slot].pending);
-    let thread = pending.map_or(0, |pending| pending.thread);
-    let place = pending.map(|pending| pending.place);
-    cx.record_for(block, thread, FaultKind::Deadlock { blocks_not_started }, place, None);
-}
-
-/// Reports a livelock: every thread that can run has spun since memory last changed, many times.
-fn check_spinning(cx: &mut Context) {
-    let limit = u64::from(cx.launch.spin_limit);
-    if cx.spins <= limit * cx.spinners.max(1) || cx.spins_at != cx.progress {
-        return;
-    }
-    let progress = cx.progress;
-    let in_vain = cx.vain_spins_at == cx.global_progress && cx.vain_spins > limit * HARD_FACTOR;
-    let mut spinners = Vec::new();
-    for block in &cx.blocks {
-        for (number, warp) in block.warps.iter().enumerate() {
-            for lane in lanes(warp.runnable) {
-                let index = number as u32 * 32 + lane;
-                let thread = &block.threads[index as usize];
-                if thread.spun_at == progress {
-                    spinners.push((block.id, index, thread.last));
-                } else if !in_vain {
-                    return;
-                }
-            }
-        }
-    }
-    let Some(&(block, thread, place)) = spinners.first() else { return };
-    let blocks_not_started = cx.pending.len() as u32 * cx.launch.cluster;
-    let kind =
-        if blocks_not_started == 0 { FaultKind::Livelock } else { FaultKind::Deadlock { blocks_not_started } };
-    let other = spinners.iter().find(|spinner| spinner.0 != block).or(spinners.get(1));
-    let site = other.map(|&(block, thread, location)| Site { block, thread, location, doing: "spins too".into() });
-    cx.record_for(block, thread, kind, place, site);
-}
-
-impl Context {
-    /// Notes a store to global memory.
-    #[inline]
-    pub(super) fn changed(&mut self, changed: bool) {
-        self.progress += u64::from(changed);
-        self.global_progress += u64::from(changed);
-    }
-
-    /// Lets others run, the launch's random choice permitting.
-    #[inline]
-    pub(super) fn preempt(&mut self, place: Place) -> bool {
-        let chosen = match self.launch.preemption {
-            Preemption::Never => false,
-            Preemption::OneIn(count) => self.random.below(count.max(1)) == 0,
+        let kind = FaultKind::ExitedBeforeBarrier {
+            barrier: pending.collective,
         };
-        if chosen {
-            self.spin(place);
-        }
-        chosen
-    }
-
-    /// Counts an access that waiting loops are made of; lets others run if there were many.
-    #[inline]
-    pub(super) fn lose_patience(&mut self, place: Place) {
-        let thread = self.thread();
-        thread.patience -= 1;
-        if thread.patience == 0 {
-            self.spin(place);
-        }
-    }
-
-    /// Gives up the turn.
-    pub(super) fn spin(&mut self, place: Place) {
-        if self.spins_at != self.progress {
-            self.spins_at = self.progress;
-            self.spins = 0;
-            self.spinners = 0;
-        }
-        if self.vain_spins_at != self.global_progress {
-            self.vain_spins_at = self.global_progress;
-            self.vain_spins = 0;
-        }
-        let progress = self.progress;
-        let thread = self.thread();
-        let first = thread.spun_at != progress;
-        thread.spun_at = progress;
-        thread.last = Some(place);
-        thread.patience = PATIENCE;
-        self.spins += 1;
-        self.vain_spins += 1;
-        self.spinners += u64::from(first);
-        let warp = self.warp();
-        warp.runnable |= 1 << self.lane;
-        warp.yielded = true;
-        suspend();
+        cx.record_for(
+            pending.block,
+            pending.thread,
+            kind,
+            Some(pending.place),
+            Some(ended),
+        );
     }
 }

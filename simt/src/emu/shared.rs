@@ -1,15 +1,9 @@
-//! Shared memory: the words of a block, and a shadow of each that finds races and uninitialised reads.
-//!
-//! The shadow of a word keeps who touched it last: the last plain write, up to two groups of plain
-//! readers and up to two groups of atomic accesses, each stamped with the logical clock of its lanes (see
-//! `LaneOrder`). An access is checked against those that conflict with it. Two groups are enough as long as
-//! only barriers order accesses: two readers in different warps conflict with every later writer of the
-//! interval, whoever it is. Clocks never go back, so nothing needs to be cleared between intervals, blocks
-//! or launches.
+//! Accesses of kernels to shared memory: each is looked up, checked against the shadow of its word, and made.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::emu::fault::{Access, FaultKind, Site, Target};
+use crate::emu::shadow::{Far, Mark, Me, Near, UNTOUCHED_FAR, UNTOUCHED_NEAR, insert};
 use crate::emu::state::{Block, Context, Place, context};
 use crate::machine::AtomicOp;
 
@@ -29,40 +23,6 @@ pub(super) struct SharedMemory {
     /// Largest clock in the shadows.
     clock: u32,
 }
-
-/// One or more accesses of lanes of one warp, of the same kind, at the same clock and place.
-#[derive(Clone, Copy)]
-struct Mark {
-    clock: u32,
-    mask: u32,
-    /// Rank of the block times 32, plus the warp.
-    warp: u16,
-    access: Access,
-    place: Option<Place>,
-}
-
-const NO_MARK: Mark = Mark { clock: 0, mask: 0, warp: 0, access: Access::Read, place: None };
-
-/// The part of a word's shadow that every access looks at.
-#[derive(Clone, Copy)]
-struct Near {
-    write: Mark,
-    read: Mark,
-    /// Clock of the last store: at least that of the block's start if the word is initialised.
-    stored: u32,
-    /// Latest clock among the marks of [`Far`].
-    far: u32,
-}
-
-/// The part that few accesses look at.
-#[derive(Clone, Copy)]
-struct Far {
-    read: Mark,
-    atomics: [Mark; 2],
-}
-
-const UNTOUCHED_NEAR: Near = Near { write: NO_MARK, read: NO_MARK, stored: 0, far: 0 };
-const UNTOUCHED_FAR: Far = Far { read: NO_MARK, atomics: [NO_MARK; 2] };
 
 /// Shared memories of earlier launches. Their shadows are as good as new.
 static SPARE: Mutex<Vec<SharedMemory>> = Mutex::new(Vec::new());
@@ -98,100 +58,6 @@ impl SharedMemory {
     }
 }
 
-/// The accessing thread, as the shadow sees it.
-#[derive(Clone, Copy)]
-struct Me {
-    clock: u32,
-    bit: u32,
-    warp: u16,
-    /// Marks with a lower clock are ordered before everything this thread does now.
-    live: u32,
-    place: Place,
-}
-
-impl Me {
-    #[inline]
-    fn new(cx: &Context, place: Place) -> Self {
-        let (block, cluster) = (cx.block(), cx.cluster());
-        Self {
-            clock: cx.warp().order.own[cx.lane as usize],
-            bit: 1 << cx.lane,
-            warp: (block.rank * 32 + cx.index / 32) as u16,
-            live: if cluster.size == 1 { block.interval } else { cluster.interval },
-            place,
-        }
-    }
-
-    #[inline]
-    fn mark(self, access: Access) -> Mark {
-        Mark { clock: self.clock, mask: self.bit, warp: self.warp, access, place: Some(self.place) }
-    }
-}
-
-impl Mark {
-    /// Whether this mark may matter: it is not ordered before `me` by a barrier of the block and not `me`'s.
-    #[inline]
-    fn may_conflict(&self, me: Me) -> bool {
-        self.clock >= me.live && (self.warp != me.warp || self.mask != me.bit)
-    }
-
-    /// A lane of this mark whose access is not ordered before `me`.
-    fn unordered_lane(&self, cx: &Context, me: Me) -> Option<u32> {
-        if self.clock == 0 || self.mask == 0 {
-            return None;
-        }
-        if self.warp / 32 != me.warp / 32 {
-            return (self.clock >= cx.cluster().interval).then(|| self.mask.trailing_zeros());
-        }
-        if self.clock < cx.block().interval {
-            return None;
-        }
-        if self.warp != me.warp {
-            return Some(self.mask.trailing_zeros());
-        }
-        let order = &cx.warp().order;
-        let others = self.mask & !me.bit;
-        if others == 0 || self.clock < order.floor[cx.lane as usize] {
-            return None;
-        }
-        match &order.known {
-            None => Some(others.trailing_zeros()),
-            Some(known) => (0..32)
-                .find(|&lane| others >> lane & 1 != 0 && known[cx.lane as usize][lane as usize] <= self.clock),
-        }
-    }
-
-    #[inline]
-    fn merge(&mut self, new: &Mark) -> bool {
-        let same = self.clock == new.clock
-            && self.warp == new.warp
-            && self.access == new.access
-            && match (self.place, new.place) {
-                (Some(a), Some(b)) => std::ptr::eq(a, b),
-                _ => false,
-            };
-        if same {
-            self.mask |= new.mask;
-        }
-        same
-    }
-}
-
-/// Adds a mark to a group of two, dropping one that is ordered before it or that the other makes redundant.
-fn insert(cx: &Context, me: Me, first: &mut Mark, second: &mut Mark, new: Mark) {
-    if first.merge(&new) || second.merge(&new) {
-        return;
-    }
-    if !first.may_conflict(me) || first.unordered_lane(cx, me).is_none() {
-        *first = new;
-    } else if !second.may_conflict(me)
-        || second.unordered_lane(cx, me).is_none()
-        || first.warp == second.warp && new.warp != first.warp
-    {
-        *second = new;
-    }
-}
-
 /// A word of some block's shared memory, found and checked.
 struct Word {
     memory: *mut SharedMemory,
@@ -199,7 +65,7 @@ struct Word {
     index: usize,
 }
 
-#[inline]
+#[inline(always)]
 fn locate(cx: &mut Context, address: u32, bytes: u32, place: Place) -> Word {
     let block = cx.block;
     let shared = &mut cx.block().shared;
@@ -207,15 +73,22 @@ fn locate(cx: &mut Context, address: u32, bytes: u32, place: Place) -> Word {
     if offset >= shared.bytes || bytes > shared.bytes - offset || address & (bytes - 1) != 0 {
         bad_address(cx, i64::from(address), shared.bytes, bytes, place);
     }
-    Word { memory: shared, block, index: (offset / 4) as usize }
+    Word {
+        memory: shared,
+        block,
+        index: (offset / 4) as usize,
+    }
 }
 
 #[cold]
 #[inline(never)]
 fn bad_address(cx: &mut Context, address: i64, shared_bytes: u32, bytes: u32, place: Place) -> ! {
-    let target = Target::Shared { offset: address - i64::from(BASE), bytes: shared_bytes };
-    let inside = address >= i64::from(BASE)
-        && address - i64::from(BASE) + i64::from(bytes) <= i64::from(shared_bytes);
+    let target = Target::Shared {
+        offset: address - i64::from(BASE),
+        bytes: shared_bytes,
+    };
+    let inside =
+        address >= i64::from(BASE) && address - i64::from(BASE) + i64::from(bytes) <= i64::from(shared_bytes);
     let kind = if inside && address % i64::from(bytes) != 0 {
         FaultKind::Misaligned { target, bytes }
     } else {
@@ -232,7 +105,9 @@ fn locate_remote(cx: &mut Context, address: u32, place: Place) -> Word {
     let local = address & ((1 << RANK_SHIFT) - 1);
     let cluster = cx.cluster();
     if rank >= cluster.size {
-        let target = Target::Nowhere { address: u64::from(address) };
+        let target = Target::Nowhere {
+            address: u64::from(address),
+        };
         cx.raise(FaultKind::OutOfBounds { target }, place, None);
     }
     let block = &raw mut cx.blocks[(cluster.first + rank) as usize];
@@ -247,49 +122,56 @@ fn locate_remote(cx: &mut Context, address: u32, place: Place) -> Word {
     if offset >= target.shared.bytes || 4 > target.shared.bytes - offset || !local.is_multiple_of(4) {
         bad_address(cx, i64::from(local), target.shared.bytes, 4, place);
     }
-    Word { memory: &raw mut target.shared, block, index: (offset / 4) as usize }
+    Word {
+        memory: &raw mut target.shared,
+        block,
+        index: (offset / 4) as usize,
+    }
 }
 
 impl Word {
-    #[inline]
+    #[inline(always)]
     fn memory<'a>(&self) -> &'a mut SharedMemory {
         // SAFETY: the shared memory of a resident block; one access to it is made at a time.
         unsafe { &mut *self.memory }
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<'a>(&self) -> &'a mut u32 {
         // SAFETY: `locate` checked that the index is below the length.
         unsafe { self.memory().words.get_unchecked_mut(self.index) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn near<'a>(&self) -> &'a mut Near {
         // SAFETY: as for `value`; all vectors have the same length.
         unsafe { self.memory().near.get_unchecked_mut(self.index) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn far<'a>(&self) -> &'a mut Far {
         // SAFETY: as for `value`.
         unsafe { self.memory().far.get_unchecked_mut(self.index) }
     }
 
     /// Faults if nobody has stored to the word since the block began.
-    #[inline]
+    #[inline(always)]
     fn must_be_initialised(&self, cx: &mut Context, place: Place) {
-        if self.near().stored < cx.cluster().start {
+        if self.near().stored < cx.block().start {
             self.uninitialised(cx, place);
         }
     }
 
     #[cold]
     fn uninitialised(&self, cx: &mut Context, place: Place) -> ! {
-        let target = Target::Shared { offset: self.index as i64 * 4, bytes: self.memory().bytes };
+        let target = Target::Shared {
+            offset: self.index as i64 * 4,
+            bytes: self.memory().bytes,
+        };
         cx.raise(FaultKind::Uninitialised { target }, place, None);
     }
 
-    #[inline]
+    #[inline(always)]
     fn check(&self, cx: &mut Context, me: Me, mark: Mark, access: Access) {
         if mark.may_conflict(me) {
             self.check_slowly(cx, me, mark, access);
@@ -298,7 +180,9 @@ impl Word {
 
     #[inline(never)]
     fn check_slowly(&self, cx: &mut Context, me: Me, mark: Mark, access: Access) {
-        let Some(lane) = mark.unordered_lane(cx, me) else { return };
+        let Some(lane) = mark.unordered_lane(cx, me) else {
+            return;
+        };
         let rank = u32::from(mark.warp) / 32;
         let block = &cx.blocks[(cx.cluster().first + rank) as usize];
         let site = Site {
@@ -307,11 +191,15 @@ impl Word {
             location: mark.place,
             doing: mark.access.to_string(),
         };
-        let kind = FaultKind::SharedRace { offset: self.index as u32 * 4, this: access, other: mark.access };
+        let kind = FaultKind::SharedRace {
+            offset: self.index as u32 * 4,
+            this: access,
+            other: mark.access,
+        };
         cx.raise(kind, me.place, Some(site));
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, cx: &mut Context, me: Me) -> u32 {
         self.must_be_initialised(cx, me.place);
         let near = self.near();
@@ -335,7 +223,7 @@ impl Word {
         *self.value()
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&self, cx: &mut Context, me: Me, value: u32) {
         let near = self.near();
         self.check(cx, me, near.write, Access::Write);
@@ -348,10 +236,10 @@ impl Word {
             }
         }
         near.write = me.mark(Access::Write);
-        self.set(cx, value);
+        self.set(cx, me, value);
     }
 
-    #[inline]
+    #[inline(always)]
     fn atomic(&self, cx: &mut Context, me: Me, access: Access) {
         if access != Access::AtomicWrite {
             self.must_be_initialised(cx, me.place);
@@ -368,13 +256,13 @@ impl Word {
         near.far = near.far.max(me.clock);
     }
 
-    #[inline]
-    fn set(&self, cx: &mut Context, value: u32) {
+    #[inline(always)]
+    fn set(&self, cx: &mut Context, me: Me, value: u32) {
         let near = self.near();
         let word = self.value();
-        // Clocks are numbers of the cluster, so the owner's start is everybody's.
-        let fresh = near.stored < cx.cluster().start;
-        near.stored = cx.cluster().clock;
+        // Clocks are numbers of the cluster, so a block's start is that of all its blocks.
+        let fresh = near.stored < cx.block().start;
+        near.stored = me.clock;
         cx.progress += u64::from(fresh || *word != value);
         *word = value;
         debug_assert!(!self.block.is_null());
@@ -386,7 +274,9 @@ pub(super) fn load(address: u32, place: Place) -> u32 {
     cx.statistics.shared_accesses += 1;
     let word = locate(cx, address, 4, place);
     let me = Me::new(cx, place);
-    word.read(cx, me)
+    let value = word.read(cx, me);
+    cx.count_load(place);
+    value
 }
 
 pub(super) fn load4(address: u32, place: Place) -> [u32; 4] {
@@ -394,7 +284,16 @@ pub(super) fn load4(address: u32, place: Place) -> [u32; 4] {
     cx.statistics.shared_accesses += 4;
     let Word { memory, block, index } = locate(cx, address, 16, place);
     let me = Me::new(cx, place);
-    [0, 1, 2, 3].map(|i| Word { memory, block, index: index + i }.read(cx, me))
+    let values = [0, 1, 2, 3].map(|i| {
+        Word {
+            memory,
+            block,
+            index: index + i,
+        }
+        .read(cx, me)
+    });
+    cx.count_load(place);
+    values
 }
 
 pub(super) fn store(address: u32, value: u32, place: Place) {
@@ -411,7 +310,12 @@ pub(super) fn store4(address: u32, values: [u32; 4], place: Place) {
     let Word { memory, block, index } = locate(cx, address, 16, place);
     let me = Me::new(cx, place);
     for (i, value) in values.into_iter().enumerate() {
-        Word { memory, block, index: index + i }.write(cx, me, value);
+        Word {
+            memory,
+            block,
+            index: index + i,
+        }
+        .write(cx, me, value);
     }
 }
 
@@ -432,7 +336,7 @@ pub(super) fn atomic_store(address: u32, value: u32, place: Place) {
     let word = locate(cx, address, 4, place);
     let me = Me::new(cx, place);
     word.atomic(cx, me, Access::AtomicWrite);
-    word.set(cx, value);
+    word.set(cx, me, value);
 }
 
 pub(super) fn atomic(op: AtomicOp, address: u32, operand: u32, place: Place) -> u32 {
@@ -446,7 +350,9 @@ pub(super) fn remote_load(address: u32, place: Place) -> u32 {
     cx.statistics.shared_accesses += 1;
     let word = locate_remote(cx, address, place);
     let me = Me::new(cx, place);
-    word.read(cx, me)
+    let value = word.read(cx, me);
+    cx.count_load(place);
+    value
 }
 
 pub(super) fn remote_store(address: u32, value: u32, place: Place) {
@@ -469,7 +375,7 @@ fn update(cx: &mut Context, word: &Word, op: AtomicOp, operand: u32, place: Plac
     word.atomic(cx, me, Access::AtomicUpdate);
     let old = *word.value();
     let new = apply(op, old, operand);
-    word.set(cx, new);
+    word.set(cx, me, new);
     if new == old {
         cx.lose_patience(place);
     }

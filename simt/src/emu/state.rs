@@ -9,11 +9,18 @@ use crate::emu::fault::{Collective, Fault, FaultKind, Site};
 use crate::emu::fiber::{Fiber, Suspender};
 use crate::emu::launch::Launch;
 use crate::emu::memory::{Registry, Window};
+use crate::emu::order::LaneOrder;
 use crate::emu::shared::SharedMemory;
 use crate::emu::statistics::Statistics;
 
 /// A source location in a kernel.
 pub(super) type Place = &'static Location<'static>;
+
+/// Whether two locations are the same. One location may have several addresses.
+#[inline]
+pub(super) fn same_place(a: Place, b: Place) -> bool {
+    ptr::eq(a, b) || a == b
+}
 
 /// One CUDA thread.
 pub(super) struct Thread {
@@ -21,8 +28,9 @@ pub(super) struct Thread {
     pub(super) suspender: *const Suspender,
     /// Its last collective or spin, for reports.
     pub(super) last: Option<Place>,
-    /// Value of [`Context::progress`] when it last spun.
+    /// Value of [`Context::progress`] when it last spun, and how often it has spun since that value.
     pub(super) spun_at: u64,
+    pub(super) spun: u32,
     /// Atomic loads until it is made to yield: a loop around one may never call the spin hint.
     pub(super) patience: u32,
 }
@@ -36,6 +44,8 @@ pub(super) struct Warp {
     /// Lanes inside a warp collective, and all lanes that these wait for.
     pub(super) waiting: u32,
     pub(super) wanted: u32,
+    /// Whether they are in different collectives.
+    pub(super) mixed: bool,
     /// Lanes at a block or cluster barrier.
     pub(super) at_barrier: u32,
     /// Lanes that have ended.
@@ -58,27 +68,6 @@ pub(super) struct Arrival {
     pub(super) operand: u32,
 }
 
-/// Logical time of the lanes of a warp, for the order of accesses to shared memory.
-///
-/// A clock is the number of a barrier in the cluster. `own[l]` is that of the last barrier of lane `l`: its
-/// accesses since then carry it. Lane `l` comes after what lane `j` did with clock `c` if `c` is below what
-/// `l` knows of `j`: `known[l][j]`, set at barriers in which both (directly or not) took part.
-pub(super) struct LaneOrder {
-    pub(super) own: [u32; 32],
-    /// The least of `known[l]`.
-    pub(super) floor: [u32; 32],
-    /// `known`, unless all barriers since the last of the block were of the whole warp: then `floor` says it.
-    pub(super) known: Option<Box<[[u32; 32]; 32]>>,
-}
-
-impl LaneOrder {
-    pub(super) fn reset(&mut self, clock: u32) {
-        self.own = [clock; 32];
-        self.floor = [clock; 32];
-        self.known = None;
-    }
-}
-
 /// A barrier that the first threads have reached.
 #[derive(Clone, Copy)]
 pub(super) struct Pending {
@@ -97,9 +86,15 @@ pub(super) struct Block {
     pub(super) slot: u32,
     pub(super) threads: Vec<Thread>,
     pub(super) warps: Vec<Warp>,
+    /// Warps with something to run.
+    pub(super) queue: Vec<u32>,
     pub(super) shared: SharedMemory,
-    /// Clock of the last barrier of the whole block.
+    /// Clock when the block started, and that of its last barrier.
+    pub(super) start: u32,
     pub(super) interval: u32,
+    /// Clock below which every access to shared memory is ordered before what the block does now: its
+    /// `interval`, or that of the cluster if there are other blocks.
+    pub(super) live: u32,
     /// Threads at the pending barrier, those that have ended, the predicates so far, the last result.
     pub(super) arrived: u32,
     pub(super) pending: Option<Pending>,
@@ -115,8 +110,7 @@ pub(super) struct Cluster {
     pub(super) size: u32,
     /// Number of the last barrier of any kind in it.
     pub(super) clock: u32,
-    /// Clock when its blocks started, and that of the last cluster barrier.
-    pub(super) start: u32,
+    /// Clock of the last cluster barrier, or of the start.
     pub(super) interval: u32,
     pub(super) arrived: u32,
     pub(super) pending: Option<Pending>,
@@ -144,10 +138,13 @@ pub(super) struct Context {
     pub(super) kernel: String,
     pub(super) body: *const dyn Fn(),
     pub(super) statistics: Statistics,
-    pub(super) fault: Option<Box<Fault>>,
+    pub(super) fault: Option<Fault>,
     // Schedule.
     pub(super) random: Random,
-    pub(super) queue: VecDeque<(u32, u32)>,
+    /// Blocks with something to run, the one that ran last, and whether it should make room for others.
+    pub(super) ready: Vec<u32>,
+    pub(super) turn: u32,
+    pub(super) turn_over: bool,
     pub(super) blocks: Vec<Block>,
     pub(super) clusters: Vec<Cluster>,
     pub(super) pending: VecDeque<u32>,
@@ -158,8 +155,12 @@ pub(super) struct Context {
     pub(super) spins_at: u64,
     pub(super) spins: u64,
     pub(super) spinners: u64,
+    pub(super) next_check: u64,
     pub(super) vain_spins_at: u64,
     pub(super) vain_spins: u64,
+    /// The number of loads at which the current thread has had a long turn.
+    pub(super) long_turn: u64,
+    pub(super) loads: u64,
 }
 
 /// Allocations that a launch remembers the place of.
@@ -185,14 +186,20 @@ pub(super) fn inside() -> bool {
 #[inline]
 pub(super) fn context<'a>() -> &'a mut Context {
     let context = CURRENT.get();
-    assert!(!context.is_null(), "a primitive of the SIMT machine was called outside a kernel");
+    assert!(
+        !context.is_null(),
+        "a primitive of the SIMT machine was called outside a kernel"
+    );
     // SAFETY: set by the scheduler for the time of the launch, which outlives its fibers. Only one fiber
     // or the scheduler runs at a time, on this OS thread; none keeps a reference across a switch.
     unsafe { &mut *context }
 }
 
 /// Gives the turn back to the scheduler until it resumes this thread.
-#[inline]
+///
+/// Always inlined, like what calls it: a processor mispredicts every return from a call that was made
+/// before the switch.
+#[inline(always)]
 pub(super) fn suspend() {
     let suspender = context().thread().suspender;
     // SAFETY: the suspender lives at the root of this fiber's stack, as long as the fiber.
@@ -226,7 +233,12 @@ impl Context {
 
     /// The current thread as a second party of a report.
     pub(super) fn site(&mut self, place: Option<Place>, doing: impl Into<String>) -> Site {
-        Site { block: self.block().id, thread: self.index, location: place, doing: doing.into() }
+        Site {
+            block: self.block().id,
+            thread: self.index,
+            location: place,
+            doing: doing.into(),
+        }
     }
 
     /// Records a fault of the current thread, unless there is one already.
@@ -245,10 +257,19 @@ impl Context {
         other: Option<Site>,
     ) {
         if self.fault.is_none() {
-            let launch = self.launch.clone();
+            let launch = Box::new(self.launch.clone());
             let kernel = self.kernel.clone();
-            let seed = launch.seed;
-            self.fault = Some(Box::new(Fault { kernel, kind, block, thread, location, other, seed, launch }));
+            let (seed, other) = (launch.seed, other.map(Box::new));
+            self.fault = Some(Fault {
+                kernel,
+                kind,
+                block,
+                thread,
+                location,
+                other,
+                seed,
+                launch,
+            });
         }
     }
 
@@ -261,14 +282,30 @@ impl Context {
             suspend();
         }
     }
+}
 
-    /// Puts a warp that has something to run into the queue.
-    pub(super) fn enqueue(&mut self, slot: u32, warp: u32, state: &mut Warp) {
+impl Block {
+    /// Puts a warp that has something to run into the block's queue, and the block into `ready`.
+    #[inline]
+    pub(super) fn enqueue(&mut self, warp: usize, ready: &mut Vec<u32>) {
+        let state = &mut self.warps[warp];
         if !state.queued && state.runnable != 0 {
             state.queued = true;
-            self.queue.push_back((slot, warp));
+            if self.queue.is_empty() {
+                ready.push(self.slot);
+            }
+            self.queue.push(warp as u32);
         }
     }
+}
+
+/// The numbers of the bits that are set, ascending.
+pub(super) fn lanes(mut mask: u32) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let lane = mask.trailing_zeros();
+        mask &= mask.wrapping_sub(1);
+        (lane < 32).then_some(lane)
+    })
 }
 
 /// A small generator of random numbers (splitmix64): reproducible, and good enough to shuffle with.

@@ -1,0 +1,204 @@
+//! Kernels and launches with raw arguments.
+
+use dsa_simt::Entry;
+
+use crate::runtime::{Handle, refuse_during_capture};
+use crate::{Device, Error, Module, Owner, Stream};
+
+/// The shape of a launch. It never depends on device data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaunchConfig {
+    /// Blocks.
+    pub grid: u32,
+    /// Threads of a block.
+    pub block: u32,
+    /// Blocks of a cluster, the kernel's own; 1 for none.
+    pub cluster: u32,
+    /// Bytes of dynamic shared memory of each block.
+    pub shared_bytes: u32,
+    /// Launch only if all blocks are resident at once, so that they may wait for each other.
+    pub cooperative: bool,
+}
+
+impl LaunchConfig {
+    /// `grid` blocks of `block` threads, without clusters, shared memory and cooperation.
+    pub const fn new(grid: u32, block: u32) -> Self {
+        Self {
+            grid,
+            block,
+            cluster: 1,
+            shared_bytes: 0,
+            cooperative: false,
+        }
+    }
+
+    /// With `shared_bytes` bytes of dynamic shared memory for each block.
+    #[must_use]
+    pub const fn with_shared_bytes(self, shared_bytes: u32) -> Self {
+        Self { shared_bytes, ..self }
+    }
+
+    /// With clusters of `cluster` blocks.
+    #[must_use]
+    pub const fn with_cluster(self, cluster: u32) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// As a cooperative launch.
+    #[must_use]
+    pub const fn with_cooperative(self, cooperative: bool) -> Self {
+        Self { cooperative, ..self }
+    }
+}
+
+/// A kernel, loaded on a device.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    device: Device,
+    handle: Handle,
+    entry: &'static Entry,
+}
+
+impl Kernel {
+    pub(crate) fn load(device: &Device, module: &Module, name: &str) -> Result<Self, Error> {
+        refuse_during_capture("loading a module")?;
+        let entry = module.entry(name)?;
+        let (major, minor) = device.properties().compute_capability;
+        if major * 10 + minor < entry.min_arch {
+            return Err(Error::DeviceTooOld {
+                name: device.properties().name.clone(),
+                found: (major, minor),
+                needed: (entry.min_arch / 10, entry.min_arch % 10),
+            });
+        }
+        let handle = device.runtime().load(module, entry)?;
+        Ok(Self {
+            device: device.clone(),
+            handle,
+            entry,
+        })
+    }
+
+    /// The kernel's name, launch bounds and parameters.
+    pub fn entry(&self) -> &'static Entry {
+        self.entry
+    }
+
+    /// The device that it is loaded on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What keeps the kernel loaded.
+    pub fn owner(&self) -> Owner {
+        Owner(self.handle.clone())
+    }
+
+    /// How many blocks of `block` threads with `shared_bytes` bytes of dynamic shared memory fit on one
+    /// multiprocessor at a time; 0 when not even one does.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], [`Error::Driver`].
+    pub fn occupancy(&self, block: u32, shared_bytes: u32) -> Result<u32, Error> {
+        self.check_block(block)?;
+        self.device.runtime().occupancy(&self.handle, block, shared_bytes)
+    }
+
+    /// Enqueues a launch with one slot for each parameter, in order: addresses as they are, `u32`, `i32`
+    /// and `f32` in the low half (`dsa_simt::Slot`).
+    ///
+    /// # Safety
+    /// The slots satisfy the kernel's documentation, until the launch has run; if `stream` is being
+    /// captured, until the last replay has run.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the configuration is outside the limits of the kernel or the device or
+    /// the number of slots is wrong; [`Error::WrongDevice`], [`Error::CooperativeTooLarge`],
+    /// [`Error::Driver`], [`Error::Emulator`].
+    pub unsafe fn launch(&self, stream: &Stream, config: &LaunchConfig, slots: &[u64]) -> Result<(), Error> {
+        self.device.same_as(stream.device(), "stream")?;
+        self.check(config, slots)?;
+        stream.keep_alive(|| self.owner());
+        // SAFETY: the caller's promise about the slots; the configuration is checked.
+        unsafe {
+            self.device
+                .runtime()
+                .launch(stream.handle(), &self.handle, config, slots)
+        }
+    }
+
+    fn check(&self, config: &LaunchConfig, slots: &[u64]) -> Result<(), Error> {
+        let entry = self.entry;
+        self.check_block(config.block)?;
+        if config.grid == 0 || config.grid > i32::MAX as u32 {
+            return Err(Error::argument(
+                "grid",
+                config.grid,
+                "1..=2147483647",
+                "launch at least one block",
+            ));
+        }
+        if config.cluster != entry.cluster {
+            return Err(Error::argument(
+                "cluster",
+                config.cluster,
+                format!("{}, as kernel {} is compiled", entry.cluster, entry.name),
+                "use the kernel's own cluster size",
+            ));
+        }
+        if !config.grid.is_multiple_of(entry.cluster) {
+            let limit = format!("a multiple of the cluster's {} blocks", entry.cluster);
+            return Err(Error::argument("grid", config.grid, limit, "round the grid up"));
+        }
+        let properties = self.device.properties();
+        if config.shared_bytes > properties.shared_bytes_per_block {
+            let limit = format!(
+                "at most {} on {}",
+                properties.shared_bytes_per_block, properties.name
+            );
+            return Err(Error::argument(
+                "shared_bytes",
+                config.shared_bytes,
+                limit,
+                "use smaller tiles",
+            ));
+        }
+        if config.cooperative && !properties.cooperative_launch {
+            let limit = format!("false on {}", properties.name);
+            return Err(Error::argument(
+                "cooperative",
+                true,
+                limit,
+                "use a path without cooperation",
+            ));
+        }
+        if slots.len() != entry.parameters.len() {
+            let names: Vec<_> = entry.parameters.iter().map(|parameter| parameter.name).collect();
+            let limit = format!("{} for kernel {} ({})", names.len(), entry.name, names.join(", "));
+            return Err(Error::argument(
+                "slots.len()",
+                slots.len(),
+                limit,
+                "pass one slot per parameter",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_block(&self, block: u32) -> Result<(), Error> {
+        let limit = self
+            .entry
+            .max_threads
+            .min(self.device.properties().max_threads_per_block);
+        if (1..=limit).contains(&block) {
+            return Ok(());
+        }
+        let limit = format!("1..={limit} for kernel {}", self.entry.name);
+        Err(Error::argument(
+            "block",
+            block,
+            limit,
+            "launch blocks within the kernel's bounds",
+        ))
+    }
+}

@@ -1,0 +1,163 @@
+//! Modules: kernels with the PTX that holds them.
+
+use std::borrow::Cow;
+
+use dsa_simt::Entry;
+
+use crate::Error;
+
+/// PTX for one architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ptx {
+    /// The lowest compute capability it runs on, as in `80` for 8.0; it also runs on every later one.
+    pub arch: u32,
+    /// The text.
+    pub text: Cow<'static, str>,
+}
+
+impl Ptx {
+    /// PTX that is part of the program.
+    pub const fn embedded(arch: u32, text: &'static str) -> Self {
+        Self {
+            arch,
+            text: Cow::Borrowed(text),
+        }
+    }
+}
+
+/// Kernels, known by their entry points (for the emulator and for checks) and as PTX (for GPUs).
+#[derive(Clone, Debug)]
+pub struct Module {
+    name: Cow<'static, str>,
+    entries: &'static [Entry],
+    ptx: Cow<'static, [Ptx]>,
+}
+
+static TOPK_PTX: [Ptx; 2] = [
+    Ptx::embedded(80, include_str!("../ptx/topk.sm_80.ptx")),
+    Ptx::embedded(90, include_str!("../ptx/topk.sm_90.ptx")),
+];
+
+impl Module {
+    /// The kernels of this crate.
+    pub const fn topk() -> Self {
+        Self {
+            name: Cow::Borrowed("topk"),
+            entries: dsa_kernels_gpu::ENTRIES,
+            ptx: Cow::Borrowed(&TOPK_PTX),
+        }
+    }
+
+    /// A module of the caller's own kernels. `ptx` may be empty: such a module runs on the emulator only.
+    pub fn from_ptx(
+        name: impl Into<Cow<'static, str>>,
+        ptx: impl Into<Vec<Ptx>>,
+        entries: &'static [Entry],
+    ) -> Self {
+        Self {
+            name: name.into(),
+            entries,
+            ptx: Cow::Owned(ptx.into()),
+        }
+    }
+
+    /// Name of the module, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its kernels.
+    pub fn entries(&self) -> &'static [Entry] {
+        self.entries
+    }
+
+    /// The kernel called `name`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownKernel`].
+    pub fn entry(&self, name: &str) -> Result<&'static Entry, Error> {
+        self.entries
+            .iter()
+            .find(|entry| entry.name == name)
+            .ok_or_else(|| Error::UnknownKernel {
+                module: self.name.to_string(),
+                kernel: name.to_string(),
+                available: self
+                    .entries
+                    .iter()
+                    .map(|entry| entry.name)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+
+    /// The PTX to use on a device of this compute capability `(major, minor)`: the one for the highest
+    /// architecture that is not above it.
+    ///
+    /// # Errors
+    /// [`Error::NoPtx`].
+    pub fn ptx_for(&self, compute_capability: (u32, u32)) -> Result<&Ptx, Error> {
+        let device = compute_capability.0 * 10 + compute_capability.1;
+        self.ptx
+            .iter()
+            .filter(|ptx| ptx.arch <= device)
+            .max_by_key(|ptx| ptx.arch)
+            .ok_or_else(|| {
+                let archs: Vec<_> = self.ptx.iter().map(|ptx| format!("sm_{}", ptx.arch)).collect();
+                Error::NoPtx {
+                    module: self.name.to_string(),
+                    found: compute_capability,
+                    available: if archs.is_empty() {
+                        "no architecture".into()
+                    } else {
+                        archs.join(", ")
+                    },
+                }
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(archs: &[u32]) -> Module {
+        let ptx: Vec<_> = archs
+            .iter()
+            .map(|&arch| Ptx {
+                arch,
+                text: format!("{arch}").into(),
+            })
+            .collect();
+        Module::from_ptx("test", ptx, &[])
+    }
+
+    #[test]
+    fn the_highest_architecture_not_above_the_device_is_chosen() {
+        let module = module(&[80, 90]);
+        for (device, arch) in [
+            ((8, 0), 80),
+            ((8, 9), 80),
+            ((9, 0), 90),
+            ((10, 0), 90),
+            ((12, 1), 90),
+        ] {
+            assert_eq!(module.ptx_for(device).unwrap().arch, arch, "on {device:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_below_every_architecture_is_refused_by_name() {
+        let error = module(&[80, 90]).ptx_for((7, 5)).unwrap_err();
+        assert!(matches!(error, Error::NoPtx { found: (7, 5), .. }));
+        assert!(error.to_string().contains("sm_80, sm_90"), "{error}");
+        assert!(error.to_string().contains("7.5"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_kernel_is_answered_with_the_names_there_are() {
+        let error = Module::topk().entry("no_such_kernel").unwrap_err().to_string();
+        assert!(error.contains("no_such_kernel"), "{error}");
+        assert!(error.contains(dsa_kernels_gpu::ENTRIES[0].name), "{error}");
+    }
+}

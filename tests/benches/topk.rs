@@ -1,0 +1,240 @@
+//! The benchmark of top-k: `cargo xtask bench`, or this binary alone on a machine with a GPU.
+//!
+//! Its first job is the top 2048 of the real score rows in `tests/data`, in one launch, proven exact.
+//! On a GPU every cell is proven, then timed; without one, small cells are proven on the emulator and
+//! their work is counted. Exit status: 0 when every answer was exact, 1 when one was not, 2 when the
+//! benchmark could not run.
+
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
+
+use clap::{Parser, ValueEnum};
+use dsa_kernels::{Backend, Device, Error};
+use dsa_kernels_tests::bench::chain::CHAIN;
+use dsa_kernels_tests::bench::operator::CaseError;
+use dsa_kernels_tests::bench::report::{CaseRecord, DeviceRecord, Report, SCHEMA};
+use dsa_kernels_tests::bench::shapes::{self, Case};
+use dsa_kernels_tests::bench::timed::Timed;
+use dsa_kernels_tests::bench::{emulated, inputs, plot};
+
+/// Selects the top k of real and generated score rows, proves every answer exact and measures it.
+#[derive(Parser)]
+#[command(name = "topk")]
+struct Arguments {
+    /// Only the cells with a time to hold and one of each other kind; hot times only.
+    #[arg(long)]
+    quick: bool,
+    /// Only the cells whose name contains this text (see --list).
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Folder for report.json, report.md, time.svg and criterion.log.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+    /// What runs the kernels.
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    backend: Choice,
+    /// Print the names of the cells and do nothing.
+    #[arg(long)]
+    list: bool,
+    /// Passed by `cargo bench`; means nothing.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What runs the kernels.
+#[derive(Clone, Copy, ValueEnum)]
+enum Choice {
+    /// The GPU if there is one, else the emulator.
+    Auto,
+    /// The GPU, or an error.
+    Gpu,
+    /// The emulator.
+    Emulator,
+}
+
+/// The benchmark could not run.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("--backend gpu: {0}")]
+    NoGpu(Error),
+    #[error(transparent)]
+    NoSuchCase(#[from] shapes::NoSuchCase),
+    #[error("--out {}: cannot write there: {source}; name a folder that can be written", folder.display())]
+    Out { folder: PathBuf, source: io::Error },
+    #[error("cannot prepare the run: {0}")]
+    Prepare(#[from] CaseError),
+    #[error("cannot write report.json: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Plot(#[from] plot::PlotError),
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs the benchmark; whether every answer was exact.
+fn run(arguments: &Arguments) -> Result<bool, Failure> {
+    let start = Instant::now();
+    let (device, reason) = choose(arguments.backend)?;
+    let on_gpu = device.properties().backend == Backend::Cuda;
+    let cases = cases(on_gpu, arguments)?;
+    if arguments.list {
+        cases.iter().for_each(|case| println!("{case}"));
+        return Ok(true);
+    }
+    write(&arguments.out, "report.md", "The benchmark is running.\n")?;
+    let mut report = Report {
+        schema: SCHEMA,
+        backend: if on_gpu { "gpu" } else { "emulator" }.to_owned(),
+        backend_reason: reason,
+        device: device_record(&device),
+        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        quick: arguments.quick,
+        chain: if on_gpu { CHAIN as u32 } else { 0 },
+        null_us: None,
+        cases: Vec::new(),
+    };
+    eprintln!(
+        "{} ({}): {}",
+        report.backend, report.backend_reason, report.device.name
+    );
+    if on_gpu {
+        run_timed(&device, &cases, arguments, &mut report)?;
+    } else {
+        run_emulated(&device, &cases, &mut report);
+    }
+    report.relate();
+    eprintln!(
+        "{} cases in {:.0} s\n",
+        report.cases.len(),
+        start.elapsed().as_secs_f64()
+    );
+    print!("{}", report.to_terminal());
+    write_all(&arguments.out, &report)?;
+    Ok(report.all_exact())
+}
+
+/// The device and why it was chosen.
+fn choose(choice: Choice) -> Result<(Device, String), Failure> {
+    match choice {
+        Choice::Emulator => Ok((Device::emulator(), "chosen with --backend".to_owned())),
+        Choice::Gpu => match Device::best() {
+            (device, None) => Ok((device, "chosen with --backend".to_owned())),
+            (_, Some(error)) => Err(Failure::NoGpu(error)),
+        },
+        Choice::Auto => match Device::best() {
+            (device, None) => Ok((device, "there is one".to_owned())),
+            (device, Some(error)) => Ok((device, format!("no GPU was used: {error}"))),
+        },
+    }
+}
+
+/// The cells to run, the real rows first.
+fn cases(on_gpu: bool, arguments: &Arguments) -> Result<Vec<Case>, Failure> {
+    let mut cases = vec![inputs::real_case().map_err(CaseError::from)?];
+    cases.extend(match (on_gpu, arguments.quick) {
+        (true, false) => shapes::full(),
+        (true, true) => shapes::quick(),
+        (false, false) => shapes::emulated(),
+        (false, true) => shapes::emulated_quick(),
+    });
+    Ok(shapes::select(cases, arguments.filter.as_deref())?)
+}
+
+fn run_timed(
+    device: &Device,
+    cases: &[Case],
+    arguments: &Arguments,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let folder = &arguments.out;
+    let log = fs::File::create(folder.join("criterion.log"));
+    let log = log.map_err(|source| Failure::Out {
+        folder: folder.clone(),
+        source,
+    })?;
+    let mut timed = Timed::new(device, cases, !arguments.quick, log)?;
+    report.null_us = Some(timed.null_us()?);
+    for (number, case) in cases.iter().enumerate() {
+        let record = timed.run(case, |record| {
+            eprint!("[{}/{}] {case}: exact ({})", number + 1, cases.len(), record.path);
+        });
+        let times = [("hot", record.us_hot), ("cold", record.us_cold)];
+        for (name, us) in times.into_iter().filter_map(|(name, us)| Some((name, us?))) {
+            eprint!(", {name} {us:.2} us");
+        }
+        eprintln!();
+        say_if_wrong(&record);
+        report.cases.push(record);
+    }
+    Ok(())
+}
+
+fn run_emulated(device: &Device, cases: &[Case], report: &mut Report) {
+    for (number, case) in cases.iter().enumerate() {
+        let start = Instant::now();
+        if io::stderr().is_terminal() {
+            eprint!("[{}/{}] {case} ...\r", number + 1, cases.len());
+        }
+        let record = emulated::run(device, case);
+        let verdict = if record.exact { "exact" } else { "NOT EXACT" };
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!(
+            "[{}/{}] {case}: {verdict} ({}), {seconds:.1} s",
+            number + 1,
+            cases.len(),
+            record.path
+        );
+        say_if_wrong(&record);
+        report.cases.push(record);
+    }
+}
+
+fn say_if_wrong(record: &CaseRecord) {
+    if let Some(error) = &record.error {
+        eprintln!("{}: {error}", record.name);
+    }
+}
+
+fn device_record(device: &Device) -> DeviceRecord {
+    let properties = device.properties();
+    let (major, minor) = properties.compute_capability;
+    DeviceRecord {
+        name: properties.name.clone(),
+        driver: properties.driver_version.clone(),
+        compute_capability: format!("{major}.{minor}"),
+        multiprocessors: properties.multiprocessors,
+        l2_bytes: properties.l2_bytes as u64,
+    }
+}
+
+/// Writes the report's files, the plot only when there are times.
+fn write_all(folder: &Path, report: &Report) -> Result<(), Failure> {
+    write(folder, "report.json", &report.to_json()?)?;
+    write(folder, "report.md", &report.to_markdown())?;
+    if let Some(svg) = plot::to_svg(report)? {
+        write(folder, "time.svg", &svg)?;
+    }
+    eprintln!("reports are in {}", folder.display());
+    Ok(())
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(folder.join(name), text));
+    written.map_err(|source| Failure::Out {
+        folder: folder.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,24 @@
+//! The benchmark of the operators: what is run, how it is timed, how it is reported.
+//!
+//! The binary `benches/topk.rs` only reads arguments and strings these parts together:
+//!
+//! | module | what |
+//! |---|---|
+//! | [`shapes`] | the cells, in lists that have names |
+//! | [`inputs`] | scores for the cells, generated on all cores |
+//! | [`operator`] | the operator built for one cell, with its buffers; proof of its answer |
+//! | [`chain`] | chains of launches in graphs, and which input each launch reads |
+//! | [`measure`], [`diversion`] | criterion over GPU events, without its chatter |
+//! | [`timed`], [`emulated`] | the two ways to run the cells: times on a GPU, counted work on the emulator |
+//! | [`report`], [`plot`] | `report.json`, `report.md`, the table, the SVG |
+
+pub mod chain;
+pub mod diversion;
+pub mod emulated;
+pub mod inputs;
+pub mod measure;
+pub mod operator;
+pub mod plot;
+pub mod report;
+pub mod shapes;
+pub mod timed;

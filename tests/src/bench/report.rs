@@ -1,0 +1,526 @@
+//! The result of a run: `report.json`, `report.md` and the table on the terminal.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::shapes::Case;
+
+/// Version of the layout of `report.json`; counts up when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// A run of the benchmark, as `report.json` has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// `gpu` or `emulator`.
+    pub backend: String,
+    /// Why this backend and not the other.
+    pub backend_reason: String,
+    /// What it ran on.
+    pub device: DeviceRecord,
+    /// Start of the run, UTC, RFC 3339.
+    pub date: String,
+    /// The command line.
+    pub command: String,
+    /// Whether only the short list was run.
+    pub quick: bool,
+    /// Launches per graph replay behind each time; 0 on the emulator.
+    pub chain: u32,
+    /// Microseconds per launch of a kernel that does nothing.
+    pub null_us: Option<f64>,
+    /// One record per cell, in the order of the run.
+    pub cases: Vec<CaseRecord>,
+}
+
+/// The device of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// As the driver names it.
+    pub name: String,
+    /// Version of the driver, and of CUDA, that it has; empty on the emulator.
+    pub driver: String,
+    /// As in `9.0`.
+    pub compute_capability: String,
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of the second-level cache.
+    pub l2_bytes: u64,
+}
+
+/// The result of one cell. Times are microseconds per launch, medians over the samples.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CaseRecord {
+    /// Unique name.
+    pub name: String,
+    /// List of shapes it belongs to.
+    pub list: String,
+    /// Rows of the batch.
+    pub rows: u32,
+    /// Scores of the longest row.
+    pub len: u32,
+    /// Distance of two rows in scores.
+    pub pitch: u32,
+    /// Scores of all rows together.
+    pub elements: u64,
+    /// Scores selected from each row.
+    pub k: u32,
+    /// Distribution of the scores.
+    pub distribution: String,
+    /// The paths that the rows take, shortest rows first, joined by `+`.
+    pub path: String,
+    /// Whether the answer was right for every row.
+    pub exact: bool,
+    /// What was wrong, or why the cell could not run.
+    pub error: Option<String>,
+    /// Time with inputs that stay in the cache.
+    pub us_hot: Option<f64>,
+    /// Lower and upper bound of the 95 % confidence interval of `us_hot`.
+    pub us_hot_range: Option<[f64; 2]>,
+    /// Time with inputs rotated through more than twice the second-level cache.
+    pub us_cold: Option<f64>,
+    /// Lower and upper bound of the 95 % confidence interval of `us_cold`.
+    pub us_cold_range: Option<[f64; 2]>,
+    /// Hot time of a kernel that reads as many bytes.
+    pub floor_us: Option<f64>,
+    /// Cold time of a kernel that reads as many bytes.
+    pub floor_cold_us: Option<f64>,
+    /// `us_hot / floor_us`.
+    pub ratio_hot: Option<f64>,
+    /// `us_cold / floor_cold_us`.
+    pub ratio_cold: Option<f64>,
+    /// `us_hot` over that of the same shape with normal scores.
+    pub ratio_normal: Option<f64>,
+    /// Hot time of the origin on an H200.
+    pub origin_us: Option<f64>,
+    /// Work counted by the emulator.
+    pub work: Option<WorkRecord>,
+}
+
+impl CaseRecord {
+    /// The record of a cell that has not run.
+    pub fn of(case: &Case) -> Self {
+        Self {
+            name: case.name(),
+            list: case.list.to_owned(),
+            rows: case.rows(),
+            len: case.longest(),
+            pitch: case.pitch(),
+            elements: case.elements(),
+            k: case.k,
+            distribution: case.distribution.name().to_owned(),
+            origin_us: case.origin_us,
+            ..Self::default()
+        }
+    }
+}
+
+/// What one launch did on the emulator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkRecord {
+    /// Barriers of one block, summed over the blocks.
+    pub block_barriers: u64,
+    /// Barriers of clusters, summed over the clusters.
+    pub cluster_barriers: u64,
+    /// Bytes read from global memory.
+    pub global_read_bytes: u64,
+    /// Bytes written to global memory.
+    pub global_written_bytes: u64,
+    /// Atomic operations on global memory.
+    pub global_atomics: u64,
+    /// Atomic operations on shared memory.
+    pub shared_atomics: u64,
+    /// Bytes read from global memory per score.
+    pub read_bytes_per_element: f64,
+    /// Atomic operations, shared and global, per score.
+    pub atomics_per_element: f64,
+}
+
+impl Report {
+    /// Whether every cell was exact.
+    pub fn all_exact(&self) -> bool {
+        self.cases.iter().all(|case| case.exact)
+    }
+
+    /// Fills the ratios that compare one cell with another.
+    pub fn relate(&mut self) {
+        let normal: Vec<_> = self
+            .cases
+            .iter()
+            .filter(|case| case.distribution == "normal" && case.list != "mixed")
+            .filter_map(|case| Some((case.rows, case.len, case.k, case.us_hot?)))
+            .collect();
+        for case in &mut self.cases {
+            let reference = normal
+                .iter()
+                .find(|n| (n.0, n.1, n.2) == (case.rows, case.len, case.k));
+            case.ratio_hot = ratio(case.us_hot, case.floor_us);
+            case.ratio_cold = ratio(case.us_cold, case.floor_cold_us);
+            case.ratio_normal = match reference {
+                Some(n) if case.list == "distributions" => ratio(case.us_hot, Some(n.3)),
+                _ => None,
+            };
+        }
+    }
+
+    /// `report.json`.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// `report.md`: where it ran, one table per list, and what is wrong or slower than the origin.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("# Top-k benchmark\n\n{}\n", self.header("- "));
+        let mut lists: Vec<&str> = Vec::new();
+        for case in &self.cases {
+            if !lists.contains(&case.list.as_str()) {
+                lists.push(&case.list);
+            }
+        }
+        for list in lists {
+            let cases: Vec<_> = self.cases.iter().filter(|case| case.list == list).collect();
+            let columns = self.columns();
+            let names: Vec<_> = columns.iter().map(|column| column.title).collect();
+            let _ = write!(text, "\n## {list}\n\n| {} |\n|", names.join(" | "));
+            for column in &columns {
+                text += if column.left { "---|" } else { "--:|" };
+            }
+            text += "\n";
+            for case in cases {
+                let cells: Vec<_> = columns.iter().map(|column| (column.cell)(case)).collect();
+                let _ = writeln!(text, "| {} |", cells.join(" | "));
+            }
+        }
+        let _ = write!(text, "\n{}", self.verdict());
+        text
+    }
+
+    /// The table for the terminal, with the header above and the verdict below.
+    pub fn to_terminal(&self) -> String {
+        let columns = self.columns();
+        let mut lines = vec![columns.iter().map(|c| c.title.to_owned()).collect::<Vec<_>>()];
+        lines.extend(
+            self.cases
+                .iter()
+                .map(|case| columns.iter().map(|c| (c.cell)(case)).collect()),
+        );
+        let widths: Vec<_> = (0..columns.len())
+            .map(|i| {
+                lines
+                    .iter()
+                    .map(|line| line[i].chars().count())
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        let mut text = self.header("") + "\n";
+        for line in lines {
+            let mut row = String::new();
+            for ((cell, &width), column) in line.iter().zip(&widths).zip(&columns) {
+                let _ = match column.left {
+                    true => write!(row, "{cell:<width$}  "),
+                    false => write!(row, "{cell:>width$}  "),
+                };
+            }
+            text += row.trim_end();
+            text += "\n";
+        }
+        text + "\n" + &self.verdict()
+    }
+
+    /// Where and how it ran, one fact per line.
+    fn header(&self, bullet: &str) -> String {
+        let device = &self.device;
+        let mut text = format!(
+            "{bullet}backend: {} ({})\n{bullet}device: {}, compute capability {}, {} multiprocessors, L2 {} MiB",
+            self.backend,
+            self.backend_reason,
+            device.name,
+            device.compute_capability,
+            device.multiprocessors,
+            device.l2_bytes >> 20,
+        );
+        if !device.driver.is_empty() {
+            let _ = write!(text, ", driver {}", device.driver);
+        }
+        let _ = write!(
+            text,
+            "\n{bullet}date: {}\n{bullet}command: `{}`\n",
+            self.date, self.command
+        );
+        if let Some(null) = self.null_us {
+            let _ = writeln!(
+                text,
+                "{bullet}times: microseconds per launch in a graph of {} launches, median; \
+                 a kernel that does nothing takes {null:.2}; floor: a kernel that only reads the same bytes",
+                self.chain,
+            );
+        } else if self.backend == "emulator" {
+            let _ = writeln!(
+                text,
+                "{bullet}no times: the emulator shows exactness and counts work, it does not predict speed"
+            );
+        }
+        text
+    }
+
+    /// How many cells are exact, which are not, which are slower than the origin.
+    fn verdict(&self) -> String {
+        let exact = self.cases.iter().filter(|case| case.exact).count();
+        let mut text = format!("{exact} of {} cases exact\n", self.cases.len());
+        for case in self.cases.iter().filter(|case| !case.exact) {
+            let why = case.error.as_deref().unwrap_or("no reason given");
+            let _ = writeln!(text, "NOT EXACT {}: {why}", case.name);
+        }
+        for case in &self.cases {
+            if let (Some(us), Some(origin)) = (case.us_hot, case.origin_us)
+                && us > origin
+            {
+                let _ = writeln!(
+                    text,
+                    "SLOWER than the origin {}: {us:.2} us against {origin:.1} us",
+                    case.name
+                );
+            }
+        }
+        text
+    }
+
+    /// The columns that this run has something to say in.
+    fn columns(&self) -> Vec<Column> {
+        let mut columns = vec![
+            Column::left("case", |case| case.name.clone()),
+            Column::left("path", |case| case.path.clone()),
+            Column::left("exact", |case| if case.exact { "yes" } else { "NO" }.to_owned()),
+        ];
+        if self.backend == "emulator" {
+            columns.extend([
+                Column::right("barriers", |case| work(case, |w| w.block_barriers.to_string())),
+                Column::right("read B/score", |case| {
+                    work(case, |w| format!("{:.2}", w.read_bytes_per_element))
+                }),
+                Column::right("written B", |case| {
+                    work(case, |w| w.global_written_bytes.to_string())
+                }),
+                Column::right("global atomics", |case| {
+                    work(case, |w| w.global_atomics.to_string())
+                }),
+                Column::right("shared atomics", |case| {
+                    work(case, |w| w.shared_atomics.to_string())
+                }),
+                Column::right("atomics/score", |case| {
+                    work(case, |w| format!("{:.2}", w.atomics_per_element))
+                }),
+            ]);
+        } else {
+            columns.extend([
+                Column::right("hot us", |case| number(case.us_hot)),
+                Column::right("floor", |case| number(case.floor_us)),
+                Column::right("ratio", |case| number(case.ratio_hot)),
+                Column::right("cold us", |case| number(case.us_cold)),
+                Column::right("floor", |case| number(case.floor_cold_us)),
+                Column::right("ratio", |case| number(case.ratio_cold)),
+                Column::right("origin", |case| number(case.origin_us)),
+                Column::right("/normal", |case| number(case.ratio_normal)),
+            ]);
+        }
+        columns
+    }
+}
+
+/// One column of the tables.
+struct Column {
+    title: &'static str,
+    left: bool,
+    cell: fn(&CaseRecord) -> String,
+}
+
+impl Column {
+    fn left(title: &'static str, cell: fn(&CaseRecord) -> String) -> Self {
+        Column {
+            title,
+            left: true,
+            cell,
+        }
+    }
+
+    fn right(title: &'static str, cell: fn(&CaseRecord) -> String) -> Self {
+        Column {
+            title,
+            left: false,
+            cell,
+        }
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.2}"))
+}
+
+fn work(case: &CaseRecord, cell: impl Fn(&WorkRecord) -> String) -> String {
+    case.work.as_ref().map_or_else(String::new, cell)
+}
+
+fn ratio(numerator: Option<f64>, denominator: Option<f64>) -> Option<f64> {
+    match (numerator?, denominator?) {
+        (_, denominator) if denominator <= 0.0 => None,
+        (numerator, denominator) => Some(numerator / denominator),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(list: &str, distribution: &str, us_hot: f64) -> CaseRecord {
+        CaseRecord {
+            name: format!("{list}/1x8192/k2048/{distribution}"),
+            list: list.to_owned(),
+            rows: 1,
+            len: 8192,
+            pitch: 8192,
+            elements: 8192,
+            k: 2048,
+            distribution: distribution.to_owned(),
+            path: "decode".to_owned(),
+            exact: true,
+            us_hot: Some(us_hot),
+            floor_us: Some(1.25),
+            ..CaseRecord::default()
+        }
+    }
+
+    fn report(cases: Vec<CaseRecord>) -> Report {
+        Report {
+            schema: SCHEMA,
+            backend: "gpu".to_owned(),
+            backend_reason: "chosen by --backend".to_owned(),
+            device: DeviceRecord {
+                name: "Test GPU".to_owned(),
+                driver: "13.0".to_owned(),
+                compute_capability: "9.0".to_owned(),
+                multiprocessors: 132,
+                l2_bytes: 50 << 20,
+            },
+            date: "2026-01-02T03:04:05Z".to_owned(),
+            command: "topk --quick".to_owned(),
+            quick: true,
+            chain: 40,
+            null_us: Some(0.68),
+            cases,
+        }
+    }
+
+    #[test]
+    fn json_has_the_fields_that_readers_rely_on_and_reads_back() {
+        let mut written = report(vec![case("single", "normal", 10.0)]);
+        written.relate();
+        let json = written.to_json().unwrap();
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["backend"], "gpu");
+        assert_eq!(value["device"]["multiprocessors"], 132);
+        for field in [
+            "name",
+            "rows",
+            "len",
+            "k",
+            "distribution",
+            "path",
+            "exact",
+            "us_hot",
+            "us_cold",
+            "floor_us",
+        ] {
+            assert!(value["cases"][0].get(field).is_some(), "no {field} in {json}");
+        }
+        assert_eq!(value["cases"][0]["ratio_hot"], 8.0);
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), written);
+    }
+
+    #[test]
+    fn other_distributions_are_compared_with_normal_scores_of_the_same_shape() {
+        let mut result = report(vec![
+            case("distributions", "equal", 15.0),
+            case("single", "normal", 10.0),
+            CaseRecord {
+                rows: 8,
+                ..case("distributions", "uniform", 15.0)
+            },
+        ]);
+        result.relate();
+        let ratios: Vec<_> = result.cases.iter().map(|case| case.ratio_normal).collect();
+        assert_eq!(ratios, [Some(1.5), None, None]);
+    }
+
+    #[test]
+    fn one_wrong_case_spoils_the_run_and_is_named_with_its_reason() {
+        let wrong = CaseRecord {
+            exact: false,
+            error: Some("row 3: index 7 twice".to_owned()),
+            ..case("single", "normal", 10.0)
+        };
+        let result = report(vec![case("distributions", "equal", 9.0), wrong]);
+        assert!(!result.all_exact());
+        for text in [result.to_markdown(), result.to_terminal()] {
+            assert!(text.contains("1 of 2 cases exact"), "{text}");
+            assert!(
+                text.contains("NOT EXACT single/1x8192/k2048/normal: row 3: index 7 twice"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_case_slower_than_the_origin_is_named() {
+        let slow = CaseRecord {
+            origin_us: Some(9.5),
+            ..case("single", "normal", 10.0)
+        };
+        let fast = CaseRecord {
+            origin_us: Some(10.5),
+            ..case("distributions", "equal", 10.0)
+        };
+        let text = report(vec![slow, fast]).to_terminal();
+        assert_eq!(text.matches("SLOWER").count(), 1, "{text}");
+        assert!(text.contains("SLOWER than the origin single/1x8192/k2048/normal: 10.00 us against 9.5 us"));
+    }
+
+    #[test]
+    fn markdown_has_one_table_per_list_with_whole_rows() {
+        let text = report(vec![
+            case("single", "normal", 10.0),
+            case("distributions", "equal", 9.0),
+            case("single", "uniform", 11.0),
+        ])
+        .to_markdown();
+        assert_eq!(text.matches("\n## single\n").count(), 1);
+        assert_eq!(text.matches("\n## distributions\n").count(), 1);
+        let bars: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .map(|line| line.matches('|').count())
+            .collect();
+        assert_eq!(bars.len(), 2 * 2 + 3);
+        assert!(bars.iter().all(|&count| count == bars[0]), "{text}");
+    }
+
+    #[test]
+    fn the_emulator_reports_work_and_no_times() {
+        let mut result = report(vec![CaseRecord {
+            us_hot: None,
+            work: Some(WorkRecord {
+                block_barriers: 77,
+                atomics_per_element: 1.5,
+                ..WorkRecord::default()
+            }),
+            ..case("emulated", "normal", 0.0)
+        }]);
+        result.backend = "emulator".to_owned();
+        result.null_us = None;
+        let text = result.to_terminal();
+        assert!(text.contains("no times"), "{text}");
+        assert!(text.contains("77") && text.contains("1.50"), "{text}");
+        assert!(!text.contains("hot us"), "{text}");
+    }
+}

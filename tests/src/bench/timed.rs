@@ -1,0 +1,288 @@
+//! The cells on a GPU: exactness, then times, hot and cold, against the floors of the same run.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use dsa_kernels::{Buffer, Device, Error, Kernel, LaunchConfig, Module, Ptx, Stream};
+use dsa_kernels_probe::FLOOR_THREADS;
+
+use super::chain::{Chain, Rotation};
+use super::inputs;
+use super::measure::measure;
+use super::operator::{CaseError, Operator};
+use super::report::CaseRecord;
+use super::shapes::{Batch, Case};
+use crate::distribution::Distribution;
+
+/// Blocks of the floor kernel per multiprocessor: all that are resident.
+const FLOOR_BLOCKS: u32 = 2;
+
+/// Runs cells on one device.
+pub struct Timed {
+    device: Device,
+    stream: Stream,
+    cold: bool,
+    log: File,
+    pool: Pool,
+    null: Kernel,
+    read_all: Kernel,
+    sums: Buffer<u32>,
+    /// Times of the floor kernel, by bytes and number of inputs.
+    floors: HashMap<(u64, usize), f64>,
+}
+
+impl Timed {
+    /// Loads the floor kernels and fills the pool that `cases` take their scores from; `cold` says
+    /// whether cold times are taken, too; criterion's own output goes to `log`.
+    pub fn new(device: &Device, cases: &[Case], cold: bool, log: File) -> Result<Self, CaseError> {
+        let module = probe();
+        let grid = FLOOR_BLOCKS * device.properties().multiprocessors;
+        let l2_bytes = device.properties().l2_bytes as u64;
+        let elements = cases
+            .iter()
+            .map(|case| pool_elements(case, cold, l2_bytes))
+            .max()
+            .unwrap_or(0);
+        Ok(Self {
+            device: device.clone(),
+            stream: device.stream()?,
+            cold,
+            log,
+            pool: Pool::new(device, elements)?,
+            null: device.load_kernel(&module, "null")?,
+            read_all: device.load_kernel(&module, "read_all")?,
+            sums: device.alloc((grid * FLOOR_THREADS / 32) as usize)?,
+            floors: HashMap::new(),
+        })
+    }
+
+    /// Microseconds per launch of a kernel that does nothing.
+    pub fn null_us(&self) -> Result<f64, CaseError> {
+        let config = LaunchConfig::new(1, 32);
+        let mut chain = Chain::capture(&self.device, &self.stream, &Rotation::HOT, |stream, _| {
+            // SAFETY: the kernel has no parameters and touches nothing.
+            unsafe { self.null.launch(stream, &config, &[]) }
+        })?;
+        Ok(measure("floor/null", &mut chain, Some(&self.log))?.median)
+    }
+
+    /// Runs one cell; `progress` is told when its answer has been proven, before it is timed.
+    pub fn run(&mut self, case: &Case, progress: impl FnOnce(&CaseRecord)) -> CaseRecord {
+        let mut record = CaseRecord::of(case);
+        if let Err(error) = self.try_run(case, &mut record, progress) {
+            record.exact = false;
+            record.error = Some(error.to_string());
+        }
+        record
+    }
+
+    fn try_run(
+        &mut self,
+        case: &Case,
+        record: &mut CaseRecord,
+        progress: impl FnOnce(&CaseRecord),
+    ) -> Result<(), CaseError> {
+        let bytes = bytes(case);
+        let cold = Rotation::cold(bytes, self.device.properties().l2_bytes as u64);
+        let mut operator = Operator::new(&self.device, case)?;
+        record.path = operator.path();
+        let inputs = Inputs::new(
+            &self.device,
+            &self.pool,
+            case,
+            if self.cold { cold.inputs } else { 1 },
+        )?;
+        let mut hot_chain = self.capture(&mut operator, &inputs, &Rotation::HOT)?;
+        prove(&operator, &mut hot_chain, inputs.host(&self.pool))?;
+        record.exact = true;
+        progress(record);
+
+        let name = case.name();
+        let hot = measure(&format!("hot/{name}"), &mut hot_chain, Some(&self.log))?;
+        (record.us_hot, record.us_hot_range) = (Some(hot.median), Some(hot.range));
+        record.floor_us = Some(self.floor(bytes, &Rotation::HOT)?);
+        if self.cold {
+            let mut chain = self.capture(&mut operator, &inputs, &cold)?;
+            let cold_us = measure(&format!("cold/{name}"), &mut chain, Some(&self.log))?;
+            (record.us_cold, record.us_cold_range) = (Some(cold_us.median), Some(cold_us.range));
+            record.floor_cold_us = Some(self.floor(bytes, &cold)?);
+        }
+        // Thousands of launches later the operator's own state must still be clean.
+        prove(&operator, &mut hot_chain, inputs.host(&self.pool))
+    }
+
+    fn capture(&self, operator: &mut Operator, inputs: &Inputs, rotation: &Rotation) -> Result<Chain, Error> {
+        Chain::capture(&self.device, &self.stream, rotation, |stream, input| {
+            // SAFETY: operator and inputs live until `try_run` ends, longer than the chain, whose
+            // replays it waits for.
+            unsafe { operator.enqueue(stream, inputs.addresses[input]) }
+        })
+    }
+
+    /// Microseconds per launch of a kernel that reads as many bytes, measured once.
+    fn floor(&mut self, bytes: u64, rotation: &Rotation) -> Result<f64, CaseError> {
+        if let Some(&us) = self.floors.get(&(bytes, rotation.inputs)) {
+            return Ok(us);
+        }
+        let elements = bytes / size_of::<f32>() as u64;
+        let config = LaunchConfig::new(
+            FLOOR_BLOCKS * self.device.properties().multiprocessors,
+            FLOOR_THREADS,
+        );
+        let mut chain = Chain::capture(&self.device, &self.stream, rotation, |stream, input| {
+            let slots = [
+                self.pool.window(elements as usize, input),
+                elements,
+                self.sums.address(),
+            ];
+            // SAFETY: the pool holds every window (`pool_elements`), and `sums` a word per warp of the
+            // grid; both live as long as `self`.
+            unsafe { self.read_all.launch(stream, &config, &slots) }
+        })?;
+        let kind = if rotation.inputs == 1 { "hot" } else { "cold" };
+        let us = measure(&format!("floor/{kind}/{bytes}B"), &mut chain, Some(&self.log))?.median;
+        self.floors.insert((bytes, rotation.inputs), us);
+        Ok(us)
+    }
+}
+
+/// Replays the chain over a poisoned output, and proves the answer.
+fn prove(operator: &Operator, chain: &mut Chain, scores: &[f32]) -> Result<(), CaseError> {
+    operator.poison()?;
+    chain.replay(1)?;
+    operator.prove(scores)
+}
+
+/// The probe kernels, with their PTX.
+fn probe() -> Module {
+    let ptx = [
+        Ptx::embedded(80, include_str!("../../ptx/probe.sm_80.ptx")),
+        Ptx::embedded(90, include_str!("../../ptx/probe.sm_90.ptx")),
+    ];
+    Module::from_ptx("probe", ptx, dsa_kernels_probe::ENTRIES)
+}
+
+/// Bytes of scores that a launch has to read.
+fn bytes(case: &Case) -> u64 {
+    case.elements() * size_of::<f32>() as u64
+}
+
+/// Normal scores on the host and on the device. Windows of it are inputs.
+struct Pool {
+    host: Vec<f32>,
+    device: Buffer<f32>,
+}
+
+impl Pool {
+    fn new(device: &Device, elements: usize) -> Result<Self, CaseError> {
+        let host = inputs::normal_pool(elements)?;
+        Ok(Self {
+            device: device.upload(&host)?,
+            host,
+        })
+    }
+
+    /// Address of window number `input` of `elements` scores; windows do not overlap.
+    fn window(&self, elements: usize, input: usize) -> u64 {
+        self.device.address() + (input * window_pitch(elements) * size_of::<f32>()) as u64
+    }
+}
+
+/// Distance of two windows of `elements` scores: every window is aligned to 16 bytes.
+fn window_pitch(elements: usize) -> usize {
+    elements.next_multiple_of(4)
+}
+
+/// Scores that the pool needs for `case` and its floors.
+fn pool_elements(case: &Case, cold: bool, l2_bytes: u64) -> usize {
+    let inputs = if cold {
+        Rotation::cold(bytes(case), l2_bytes).inputs
+    } else {
+        1
+    };
+    let windows = inputs * window_pitch(case.elements() as usize);
+    if case.distribution == Distribution::Normal {
+        windows.max(footprint(case))
+    } else {
+        windows
+    }
+}
+
+/// Scores from the first of the first row to the end of the last row's pitch.
+fn footprint(case: &Case) -> usize {
+    case.rows() as usize * case.pitch() as usize
+}
+
+/// The inputs of one cell: windows of the pool where rows are normal and unpadded, else buffers of
+/// their own with the same contents.
+struct Inputs {
+    /// One address per input.
+    addresses: Vec<u64>,
+    /// The contents, where they are not a prefix of the pool.
+    own: Option<Vec<f32>>,
+    footprint: usize,
+    _buffers: Vec<Buffer<f32>>,
+}
+
+impl Inputs {
+    fn new(device: &Device, pool: &Pool, case: &Case, count: usize) -> Result<Self, CaseError> {
+        let footprint = footprint(case);
+        let normal = case.distribution == Distribution::Normal;
+        if normal && matches!(case.batch, Batch::Even { .. }) {
+            let addresses = (0..count).map(|input| pool.window(footprint, input)).collect();
+            return Ok(Self {
+                addresses,
+                own: None,
+                footprint,
+                _buffers: Vec::new(),
+            });
+        }
+        let own = if normal { None } else { Some(inputs::scores(case)?) };
+        let scores = own.as_deref().unwrap_or(&pool.host[..footprint]);
+        let buffers = (0..count)
+            .map(|_| device.upload(scores))
+            .collect::<Result<Vec<_>, _>>()?;
+        let addresses = buffers.iter().map(Buffer::address).collect();
+        Ok(Self {
+            addresses,
+            own,
+            footprint,
+            _buffers: buffers,
+        })
+    }
+
+    /// The first input as the host has it.
+    fn host<'a>(&'a self, pool: &'a Pool) -> &'a [f32] {
+        self.own.as_deref().unwrap_or(&pool.host[..self.footprint])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shapes;
+    use super::*;
+
+    #[test]
+    fn the_pool_holds_every_window_of_every_cell() {
+        let l2_bytes = 60 << 20;
+        for case in shapes::full() {
+            let inputs = Rotation::cold(bytes(&case), l2_bytes).inputs;
+            let last_end = (inputs - 1) * window_pitch(case.elements() as usize) + case.elements() as usize;
+            assert!(pool_elements(&case, true, l2_bytes) >= last_end, "{case}");
+            assert!(
+                pool_elements(&case, false, l2_bytes) >= case.elements() as usize,
+                "{case}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_pool_of_the_whole_benchmark_stays_within_half_a_gibibyte() {
+        let most = shapes::full()
+            .iter()
+            .map(|case| pool_elements(case, true, 60 << 20))
+            .max()
+            .unwrap();
+        assert!(most * size_of::<f32>() <= 512 << 20, "{most} scores");
+    }
+}

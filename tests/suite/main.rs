@@ -1,0 +1,32 @@
+//! The suite: every test runs on the emulator and, with `DSA_BACKEND=gpu` and the feature `cust`, on a GPU.
+//! On the emulator sizes are reduced; the GPU runs all of it. `DSA_SEED` changes what is random.
+//!
+//! How earlier top-k systems failed, and the test that would see it here:
+//!
+//! | failure | test |
+//! |---|---|
+//! | elements dropped when a coarse bin overflows the candidate buffer | `exactness::a_crowded_bin_drops_nothing_on_any_path` |
+//! | hang: spin barriers without co-residency | `schedules::the_result_does_not_depend_on_how_many_blocks_run_at_once` |
+//! | hang: a length of -1 read as unsigned | `lengths::lengths_of_graph_padding_rows_are_empty_rows` |
+//! | blocks deciding from host bound against device length | `lengths::rows_far_shorter_than_the_limit_stay_exact` |
+//! | reset racing with late readers, counters left over | `graphs::many_replays_on_one_workspace_stay_exact` |
+//! | a conditional memset that was not captured | `graphs::a_graph_follows_lengths_and_contents_changed_after_capture` |
+//! | buffer rotation broken by long-short-long | `lengths::long_and_short_rows_in_turn_stay_exact` |
+//! | shared memory reused without a barrier; arrival before the block had finished | `schedules::every_schedule_gives_the_right_set` |
+//! | plan from the padded width | `lengths::rows_far_shorter_than_the_limit_stay_exact` |
+//! | padding lanes of a last vector counted as elements | `exactness::a_last_vector_of_minus_infinities_adds_no_elements` |
+//! | row pitch taken from the width | `layout::any_pitch_and_alignment_is_right` |
+//! | NaN giving different coarse and fine bins | `exactness::nan_ranks_below_minus_infinity_on_every_path` |
+//! | taking every multiprocessor | `paths::a_limit_on_multiprocessors_limits_the_grid` |
+
+mod errors;
+mod exactness;
+mod graphs;
+mod layout;
+mod lengths;
+mod paths;
+mod primitives;
+mod properties;
+mod schedules;
+mod streams;
+mod support;

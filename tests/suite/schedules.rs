@@ -1,0 +1,116 @@
+//! Interleavings: the emulator tries orders of blocks and threads that a GPU rarely shows.
+//!
+//! On a GPU these tests repeat the launch instead: its scheduler is the one there is.
+
+use dsa_kernels::{Device, EmulatorOptions, Error};
+use dsa_kernels_tests::batch::BatchSpec;
+use dsa_kernels_tests::distribution::Distribution;
+use dsa_kernels_tests::harness::RunError;
+
+use crate::support::{build, check_with, device, on_gpu, scaled, seed, selector};
+
+/// The emulator with these options, or the GPU.
+fn device_with(options: EmulatorOptions) -> Device {
+    if on_gpu() {
+        device(0)
+    } else {
+        Device::emulator_with(options)
+    }
+}
+
+/// A batch that takes every path, with more rows than blocks.
+fn mixed(seed: u64) -> BatchSpec {
+    let max_len = scaled(33_100, 300_000);
+    let lengths = vec![
+        max_len as i32,
+        100,
+        2_500,
+        max_len as i32 - 77,
+        0,
+        8_500,
+        -1,
+        33_000,
+    ];
+    BatchSpec::new(Distribution::Normal, seed, max_len, lengths).with_distributions(&[
+        Distribution::Normal,
+        Distribution::Quantised,
+        Distribution::Narrow,
+    ])
+}
+
+#[test]
+fn every_schedule_gives_the_right_set() {
+    let first = seed(61);
+    for seed in first..first + scaled(4, 20) {
+        let device = device_with(EmulatorOptions {
+            seed,
+            ..EmulatorOptions::default()
+        });
+        check_with(&device, 2048, mixed(seed), |builder| builder);
+    }
+}
+
+#[test]
+fn the_result_does_not_depend_on_how_many_blocks_run_at_once() {
+    let seed = seed(62);
+    for multiprocessors in [1, 2, 7] {
+        let options = EmulatorOptions {
+            seed,
+            multiprocessors,
+            ..EmulatorOptions::default()
+        };
+        let device = device_with(options);
+        check_with(&device, 2048, mixed(seed), |builder| builder);
+    }
+}
+
+#[test]
+fn paths_without_co_residency_run_one_block_at_a_time() {
+    let seed = seed(63);
+    let options = EmulatorOptions {
+        seed,
+        resident_blocks: Some(1),
+        ..EmulatorOptions::default()
+    };
+    let device = device_with(options);
+    // Rows of the decode and the medium path: no block waits for another.
+    let lengths = vec![8_192, 20_000, 3, 9_000, 5_000, 2_049, -1];
+    let spec = BatchSpec::new(Distribution::Normal, seed, 20_000, lengths);
+    check_with(&device, 2048, spec, |builder| builder);
+    // One multiprocessor, and so one block of the large path: alone in its group.
+    check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(1));
+}
+
+#[test]
+fn blocks_that_would_wait_for_blocks_that_cannot_run_are_refused() {
+    if on_gpu() {
+        eprintln!("skipped: a GPU holds all blocks of every plan");
+        return;
+    }
+    let options = EmulatorOptions { resident_blocks: Some(3), ..EmulatorOptions::default() };
+    let device = Device::emulator_with(options);
+    let batch = build(BatchSpec::full(Distribution::Normal, 65, 40_000, 1));
+    let mut refused = selector(&device, 2048, &batch.spec, |builder| builder);
+    let error = refused.check(&batch).expect_err("4 blocks wait for each other, 3 can run");
+    assert!(
+        matches!(error, RunError::Library(Error::CooperativeTooLarge { grid: 4, limit: 3, .. })),
+        "{error:?}"
+    );
+    check_with(&device, 2048, batch.spec, |builder| builder.max_sms(3));
+}
+
+#[test]
+fn small_shared_memory_does_not_change_the_result() {
+    let seed = seed(64);
+    for shared_bytes_per_block in [99 * 1024, 163 * 1024] {
+        let options = EmulatorOptions {
+            seed,
+            shared_bytes_per_block,
+            compute_capability: (8, 6),
+            ..EmulatorOptions::default()
+        };
+        let device = device_with(options);
+        let spec = BatchSpec::full(Distribution::Normal, seed, scaled(120_000, 1_000_000), 1);
+        check_with(&device, 2048, spec, |builder| builder);
+    }
+}

@@ -1,0 +1,192 @@
+//! What the machine code of each kernel must look like.
+
+use super::sass::Function;
+
+/// The promises of one kernel. All kernels promise to use no local memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    /// Name of the entry point.
+    entry: &'static str,
+    /// Global loads of 16 bytes that there must be at least.
+    wide_loads: usize,
+    /// Whether it counts in shared memory: there must be native shared atomics.
+    shared_atomics: bool,
+    /// Whether it reaches the shared memory of other blocks, which takes generic instructions.
+    remote_shared: bool,
+}
+
+const NOTHING: Expected = Expected {
+    entry: "",
+    wide_loads: 0,
+    shared_atomics: false,
+    remote_shared: false,
+};
+
+/// The kernels that promise more than the rest.
+const EXPECTED: [Expected; 9] = [
+    // Rows are read 16 bytes at a time and binned in shared memory.
+    Expected {
+        entry: "topk_f32_block",
+        wide_loads: 2,
+        shared_atomics: true,
+        ..NOTHING
+    },
+    Expected {
+        entry: "topk_f32_grid",
+        wide_loads: 2,
+        shared_atomics: true,
+        ..NOTHING
+    },
+    // The floor of the benchmark.
+    Expected {
+        entry: "read_all",
+        wide_loads: 1,
+        ..NOTHING
+    },
+    // One plain, one read-only.
+    Expected {
+        entry: "probe_load",
+        wide_loads: 2,
+        ..NOTHING
+    },
+    Expected {
+        entry: "probe_store",
+        wide_loads: 1,
+        ..NOTHING
+    },
+    Expected {
+        entry: "probe_shared_atomic",
+        shared_atomics: true,
+        ..NOTHING
+    },
+    Expected {
+        entry: "probe_cluster2",
+        remote_shared: true,
+        ..NOTHING
+    },
+    Expected {
+        entry: "probe_cluster4",
+        remote_shared: true,
+        ..NOTHING
+    },
+    Expected {
+        entry: "probe_cluster_atomic",
+        ..NOTHING
+    },
+];
+
+/// The promises of a kernel.
+pub(super) fn of(entry: &str) -> Expected {
+    EXPECTED
+        .into_iter()
+        .find(|expected| expected.entry == entry)
+        .unwrap_or(NOTHING)
+}
+
+impl Expected {
+    /// The promises that a kernel's machine code does not keep.
+    pub(super) fn findings(&self, function: &Function<'_>) -> Vec<String> {
+        let mut findings = Vec::new();
+        let mut report = |finding: String| findings.push(format!("{}: {finding}", function.name));
+        for local in ["LDL", "STL"] {
+            let count = function.count(|opcode| names(opcode, local));
+            if count > 0 {
+                report(format!("{count} x {local}: it uses local memory"));
+            }
+        }
+        // LDG, STG, ATOMG, REDG are global, LDS, STS, ATOMS shared: these are what is left when the
+        // assembler does not know the space.
+        for generic in ["LD", "ST", "ATOM", "RED"] {
+            let count = function.count(|opcode| names(opcode, generic));
+            if count > 0 && !self.remote_shared {
+                report(format!(
+                    "{count} x {generic}: accesses whose memory space the assembler does not know"
+                ));
+            }
+        }
+        let wide = function.count(|opcode| opcode.starts_with("LDG.E.128"));
+        if wide < self.wide_loads {
+            report(format!(
+                "{wide} 16-byte global loads, at least {} are promised",
+                self.wide_loads
+            ));
+        }
+        if self.shared_atomics && function.count(|opcode| names(opcode, "ATOMS")) == 0 {
+            report("no native shared atomic (ATOMS)".into());
+        }
+        findings
+    }
+}
+
+/// Whether an opcode such as `LDG.E.128` is of the instruction `LDG`.
+fn names(opcode: &str, instruction: &str) -> bool {
+    opcode.split('.').next() == Some(instruction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(entry: &'static str, opcodes: &[&'static str]) -> Vec<String> {
+        of(entry).findings(&Function {
+            name: entry,
+            opcodes: opcodes.to_vec(),
+        })
+    }
+
+    #[test]
+    fn every_promise_is_of_a_kernel_that_exists() {
+        let known: Vec<&str> = crate::ptx::units()
+            .iter()
+            .flat_map(|unit| unit.entries)
+            .map(|e| e.name)
+            .collect();
+        for expected in EXPECTED {
+            assert!(known.contains(&expected.entry), "no kernel {}", expected.entry);
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_keeps_its_promises_has_no_findings() {
+        let good = [
+            "LDG.E.128.CONSTANT",
+            "LDG.E.128.CONSTANT",
+            "ATOMS.POPC.INC.32",
+            "STG.E",
+            "REDG.E.ADD.STRONG.GPU",
+            "RET",
+        ];
+        assert_eq!(findings("topk_f32_block", &good), Vec::<String>::new());
+        assert_eq!(findings("null", &["EXIT"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn narrow_loads_and_missing_shared_atomics_are_found() {
+        let found = findings("topk_f32_block", &["LDG.E", "LDG.E.64", "LDG.E.128"]).join("\n");
+        assert!(found.contains("1 16-byte global loads, at least 2"), "{found}");
+        assert!(found.contains("no native shared atomic"), "{found}");
+    }
+
+    #[test]
+    fn local_memory_is_found_in_any_kernel() {
+        let found = findings("null", &["LDL.64", "STL", "STL"]);
+        assert_eq!(
+            found,
+            [
+                "null: 1 x LDL: it uses local memory",
+                "null: 2 x STL: it uses local memory"
+            ]
+        );
+    }
+
+    #[test]
+    fn generic_accesses_are_found_except_where_remote_shared_memory_needs_them() {
+        let found = findings("probe_shared_atomic", &["ATOM.E.ADD.STRONG.GPU", "ATOMS.ADD"]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("1 x ATOM:"), "{found:?}");
+        assert_eq!(
+            findings("probe_cluster2", &["ATOM.E.ADD.STRONG.GPU", "LD.E"]),
+            Vec::<String>::new()
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! The header of a PTX file: what it was made by, and from what.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use super::{Unit, build, text};
+use crate::device_toolchain::Version;
+
+/// Rust's name of the target.
+pub(super) const TARGET: &str = "nvptx64-nvidia-cuda";
+
+/// The header of one file.
+pub(super) fn write(unit: &Unit, arch: u32, version: &Version, sources: &str) -> String {
+    format!(
+        "// Generated from crate {package} by `cargo xtask ptx`; not to be edited.\n\
+         // compiler: {compiler}\n\
+         // llvm: {llvm}\n\
+         // target: {TARGET}, sm_{arch}\n\
+         // flags: {flags}\n\
+         // sources: {sources}\n",
+        package = unit.package,
+        compiler = version.line,
+        llvm = version.llvm,
+        flags = build::flags(arch).join(" "),
+    )
+}
+
+/// What a file's header says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Recorded {
+    /// The compiler's first line of version.
+    pub(super) compiler: String,
+    /// Version of its LLVM.
+    pub(super) llvm: String,
+    /// Hash of the sources.
+    pub(super) sources: String,
+}
+
+impl Recorded {
+    /// Reads the header of a PTX file.
+    pub(super) fn parse(ptx: &str) -> Result<Self> {
+        let field = |name: &str| {
+            let prefix = format!("// {name}: ");
+            ptx.lines()
+                .take_while(|line| line.starts_with("//"))
+                .find_map(|line| line.strip_prefix(&prefix))
+                .map(str::to_string)
+                .with_context(|| format!("the header has no line `{}`", prefix.trim_end()))
+        };
+        Ok(Self {
+            compiler: field("compiler")?,
+            llvm: field("llvm")?,
+            sources: field("sources")?,
+        })
+    }
+
+    /// Whether this compiler made the file.
+    pub(super) fn made_by(&self, version: &Version) -> bool {
+        self.compiler == version.line && self.llvm == version.llvm
+    }
+}
+
+/// The hash of all that a file is made from, compiler apart: the sources of the SIMT machine (without the
+/// emulator, which never reaches the device) and of the crate, the flags, and the version of the
+/// post-processing. The order of files is that of their paths; names and contents count.
+pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String> {
+    let mut files = Vec::new();
+    for directory in ["simt", unit.directory] {
+        files.push(root.join(directory).join("Cargo.toml"));
+        collect_sources(&root.join(directory).join("src"), &mut files)?;
+    }
+    let mut named: Vec<(String, PathBuf)> = files
+        .into_iter()
+        .map(|file| {
+            let name = file
+                .strip_prefix(root)
+                .expect("the file was found below the root");
+            (name.to_string_lossy().replace('\\', "/"), file)
+        })
+        .filter(|(name, _)| !name.starts_with("simt/src/emu"))
+        .collect();
+    named.sort();
+
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    add(format!("post-processing {}", text::VERSION).as_bytes());
+    build::flags(arch).iter().for_each(|flag| add(flag.as_bytes()));
+    build::PROFILE
+        .iter()
+        .for_each(|(name, value)| add(format!("{name}={value}").as_bytes()));
+    add(build::feature(arch).unwrap_or_default().as_bytes());
+    for (name, file) in named {
+        add(name.as_bytes());
+        add(&std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?);
+    }
+    let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{digits}"))
+}
+
+fn collect_sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries =
+        std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect_sources(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNIT: Unit = Unit {
+        package: "p",
+        directory: "gpu",
+        output: "host/ptx/p",
+        entries: &[],
+    };
+
+    fn version() -> Version {
+        Version {
+            line: "rustc 1.96.0 (abc 2026-05-25)".into(),
+            release: (1, 96),
+            llvm: "22.1.8".into(),
+        }
+    }
+
+    #[test]
+    fn what_the_header_says_can_be_read_back() {
+        let ptx = format!("{}.version 7.8\n", write(&UNIT, 90, &version(), "sha256:00ff"));
+        let recorded = Recorded::parse(&ptx).unwrap();
+        assert!(recorded.made_by(&version()));
+        assert_eq!(recorded.sources, "sha256:00ff");
+        assert!(!recorded.made_by(&Version {
+            llvm: "22.1.9".into(),
+            ..version()
+        }));
+        assert!(!recorded.made_by(&Version {
+            line: "rustc 1.97.0".into(),
+            ..version()
+        }));
+    }
+
+    #[test]
+    fn a_file_without_a_header_is_refused_with_the_missing_line() {
+        let error = Recorded::parse(".version 7.8\n// compiler: too late\n").unwrap_err();
+        assert!(error.to_string().contains("// compiler:"), "{error}");
+    }
+
+    /// A tree with one file of each kind; removed on drop.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new() -> Self {
+            let root = std::env::temp_dir().join(format!("xtask-hash-{}", std::process::id()));
+            for directory in ["simt/src/emu", "gpu/src/topk"] {
+                std::fs::create_dir_all(root.join(directory)).unwrap();
+            }
+            for file in [
+                "simt/Cargo.toml",
+                "simt/src/lib.rs",
+                "simt/src/emu/mod.rs",
+                "gpu/Cargo.toml",
+                "gpu/src/lib.rs",
+            ] {
+                std::fs::write(root.join(file), file).unwrap();
+            }
+            Self(root)
+        }
+
+        fn hash(&self, arch: u32) -> String {
+            source_hash(&self.0, &UNIT, arch).unwrap()
+        }
+
+        fn write(&self, file: &str, text: &str) {
+            std::fs::write(self.0.join(file), text).unwrap();
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).expect("the directory was made by this test");
+        }
+    }
+
+    #[test]
+    fn the_hash_follows_what_reaches_the_device_and_nothing_else() {
+        let tree = Tree::new();
+        let first = tree.hash(80);
+        assert_eq!(first.len(), "sha256:".len() + 64);
+        assert_eq!(first, tree.hash(80));
+        assert_ne!(first, tree.hash(90));
+
+        tree.write("simt/src/emu/mod.rs", "changed");
+        tree.write("gpu/src/notes.txt", "not a source");
+        assert_eq!(first, tree.hash(80));
+
+        tree.write("gpu/src/topk/mod.rs", "");
+        let with_new_file = tree.hash(80);
+        assert_ne!(first, with_new_file);
+        tree.write("gpu/Cargo.toml", "changed");
+        assert_ne!(with_new_file, tree.hash(80));
+    }
+}

@@ -1,0 +1,190 @@
+//! `cargo xtask ptx`: the PTX of the kernels.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use dsa_simt::Entry;
+
+use crate::device_toolchain::{self, DeviceToolchain};
+use crate::{shell, workspace};
+
+mod build;
+mod header;
+mod text;
+
+/// The architectures PTX is built for. The first runs on every supported device, the second adds clusters.
+pub(crate) const ARCHITECTURES: [u32; 2] = [80, 90];
+
+/// A crate of kernels.
+#[derive(Clone, Copy)]
+pub(crate) struct Unit {
+    /// Package.
+    pub(crate) package: &'static str,
+    /// Its directory.
+    pub(crate) directory: &'static str,
+    /// Directory and first part of the names of its PTX files.
+    pub(crate) output: &'static str,
+    /// Its table of entry points.
+    pub(crate) entries: &'static [Entry],
+}
+
+/// The crates of kernels.
+pub(crate) fn units() -> [Unit; 2] {
+    [
+        Unit {
+            package: "dsa-kernels-gpu",
+            directory: "gpu",
+            output: "host/ptx/topk",
+            entries: dsa_kernels_gpu::ENTRIES,
+        },
+        Unit {
+            package: "dsa-kernels-probe",
+            directory: "tests/probe",
+            output: "tests/ptx/probe",
+            entries: dsa_kernels_probe::ENTRIES,
+        },
+    ]
+}
+
+impl Unit {
+    /// The committed file for one architecture.
+    pub(crate) fn file(&self, arch: u32) -> PathBuf {
+        workspace::root().join(format!("{}.sm_{arch}.ptx", self.output))
+    }
+
+    /// The entry points that the file for one architecture holds.
+    pub(crate) fn entries_for(&self, arch: u32) -> impl Iterator<Item = &'static Entry> + use<> {
+        self.entries.iter().filter(move |entry| entry.min_arch <= arch)
+    }
+}
+
+/// Builds the PTX files of the kernels, or checks that they are what the sources give.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Write nothing; fail when a committed file is stale. Rebuilds and compares where the compiler that the
+    /// file names is there, else compares the hash of the sources.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let toolchain = device_toolchain::ensure()?;
+    if arguments.check {
+        return check(toolchain.as_ref());
+    }
+    let toolchain = toolchain.context("building PTX needs a device toolchain")?;
+    for unit in units() {
+        for arch in ARCHITECTURES {
+            let path = unit.file(arch);
+            let text = generate(&toolchain, &unit, arch)?;
+            std::fs::create_dir_all(path.parent().context("PTX files lie in a directory")?)?;
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            shell::say(format_args!("{}: written", workspace::short(&path)));
+        }
+    }
+    Ok(())
+}
+
+/// Fails with the names of all stale files.
+fn check(toolchain: Option<&DeviceToolchain>) -> Result<()> {
+    let mut stale = Vec::new();
+    for unit in units() {
+        for arch in ARCHITECTURES {
+            let path = unit.file(arch);
+            match check_file(toolchain, &unit, arch) {
+                Ok(how) => shell::say(format_args!("{}: up to date ({how})", workspace::short(&path))),
+                Err(why) => stale.push(format!("{}: {why:#}", workspace::short(&path))),
+            }
+        }
+    }
+    if !stale.is_empty() {
+        bail!(
+            "stale PTX:\n  {}\nRun `cargo xtask ptx` and commit the files.",
+            stale.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+/// How the file was found to be up to date, or why it is not.
+fn check_file(toolchain: Option<&DeviceToolchain>, unit: &Unit, arch: u32) -> Result<String> {
+    let committed = std::fs::read_to_string(unit.file(arch)).context("cannot read the file")?;
+    let recorded = header::Recorded::parse(&committed)?;
+    let sources = header::source_hash(workspace::root(), unit, arch)?;
+    if recorded.sources != sources {
+        bail!(
+            "the sources changed: their hash is {sources}, the file says {}",
+            recorded.sources
+        );
+    }
+    match toolchain {
+        Some(toolchain) if recorded.made_by(&toolchain.version) => {
+            let rebuilt = generate(toolchain, unit, arch)?;
+            let kept = workspace::target()
+                .join("ptx")
+                .join(format!("{}.sm_{arch}.ptx", unit.package));
+            std::fs::create_dir_all(workspace::target().join("ptx"))?;
+            std::fs::write(&kept, &rebuilt)?;
+            if let Some(line) = first_difference(&committed, &rebuilt) {
+                bail!(
+                    "line {line} is not what the compiler gives; see {}",
+                    workspace::short(&kept)
+                );
+            }
+            Ok("rebuilt and compared".into())
+        }
+        Some(toolchain) => Ok(format!(
+            "hash of the sources compared; not rebuilt: made by {}, here is {}",
+            recorded.compiler, toolchain.version.line
+        )),
+        None => Ok(format!(
+            "hash of the sources compared; not rebuilt: needs {}",
+            recorded.compiler
+        )),
+    }
+}
+
+/// The text of one PTX file.
+fn generate(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> Result<String> {
+    let name = format!("{} for sm_{arch}", unit.package);
+    // Before the build: when a source changes meanwhile, the file is stale rather than wrong.
+    let sources = header::source_hash(workspace::root(), unit, arch)?;
+    let raw = build::assembly(toolchain, unit, arch).with_context(|| format!("cannot build {name}"))?;
+    let entries: Vec<&Entry> = unit.entries_for(arch).collect();
+    let body = text::finish(&raw, &entries).with_context(|| format!("cannot use the PTX of {name}"))?;
+    Ok(format!(
+        "{}{body}",
+        header::write(unit, arch, &toolchain.version, &sources)
+    ))
+}
+
+/// Number of the first line in which two texts differ.
+fn first_difference(a: &str, b: &str) -> Option<usize> {
+    if a == b {
+        return None;
+    }
+    let same = a.lines().zip(b.lines()).take_while(|(a, b)| a == b).count();
+    Some(same + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_differing_line_is_named() {
+        assert_eq!(first_difference("a\nb\n", "a\nb\n"), None);
+        assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some(2));
+        assert_eq!(first_difference("a\n", "a\nb\n"), Some(2));
+    }
+
+    #[test]
+    fn every_crate_has_entry_points_for_every_architecture() {
+        for unit in units() {
+            for arch in ARCHITECTURES {
+                assert!(unit.entries_for(arch).count() > 0, "{} sm_{arch}", unit.package);
+            }
+        }
+    }
+}

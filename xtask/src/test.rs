@@ -1,0 +1,94 @@
+//! `cargo xtask test`: every test that this machine can run.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::{cuda_tools, golden, link_stub, shell};
+
+/// Checks the committed PTX with NVIDIA's tools, then runs all tests on the emulator and, where there is a
+/// GPU, the suite on it.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only the tests: leave the checks of the PTX out.
+    #[arg(long)]
+    quick: bool,
+    /// Where the suite runs.
+    #[arg(long, value_enum, default_value_t = Backend::Best)]
+    backend: Backend,
+    /// Passed on to `cargo test`: a filter, or `-- --nocapture` and the like.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    cargo: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    /// The emulator, and the GPU if there is one.
+    Best,
+    /// The emulator only.
+    Emulator,
+    /// The GPU only; fails if there is none.
+    Gpu,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if !arguments.quick {
+        check_ptx()?;
+    }
+    let gpu = gpu();
+    if arguments.backend == Backend::Gpu && gpu.is_none() {
+        bail!("no GPU found: no /dev/nvidia0 and no /dev/dxg; use --backend emulator");
+    }
+    if arguments.backend != Backend::Gpu {
+        shell::say("tests on the emulator");
+        shell::run(
+            shell::cargo()
+                .args(["test", "--workspace"])
+                .args(&arguments.cargo)
+                .env("DSA_BACKEND", "emulator"),
+        )?;
+    }
+    match gpu {
+        Some(_) if arguments.backend != Backend::Emulator => {
+            shell::say("the suite on the GPU");
+            shell::run(
+                shell::cargo()
+                    .args([
+                        "test",
+                        "--release",
+                        "--package",
+                        "dsa-kernels",
+                        "--package",
+                        "dsa-kernels-tests",
+                    ])
+                    .args(["--features", "dsa-kernels-tests/cust"])
+                    .args(&arguments.cargo)
+                    .env("DSA_BACKEND", "gpu")
+                    .env(link_stub::VARIABLE, link_stub::directory()?),
+            )?;
+        }
+        Some(_) => shell::say("the suite on the GPU: not asked for"),
+        None => shell::say("no GPU here: the suite ran on the emulator only, at reduced sizes"),
+    }
+    Ok(())
+}
+
+/// The golden checks. Without the tools they are left out, except in CI, which is there to run them.
+fn check_ptx() -> Result<()> {
+    match cuda_tools::ensure()? {
+        Some(tools) => golden::check(&tools),
+        None if std::env::var_os("CI").is_some() => {
+            bail!("the checks of the PTX need ptxas and cuobjdump, and CI may not leave them out")
+        }
+        None => Ok(()),
+    }
+}
+
+/// The device file of an NVIDIA GPU.
+pub(crate) fn gpu() -> Option<PathBuf> {
+    ["/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|device| device.exists())
+}
