@@ -54,9 +54,8 @@ fn select(binding: &dyn Binding) -> Result<(), Box<dyn Error>> {
     // Three rows: a full one, one shorter than k, and an empty one of a padded batch.
     let lengths = [MAX_LEN as i32, 3, -1];
     let rows = lengths.len() as u32;
-    let scores: Vec<f32> = (0..rows * MAX_LEN)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 * 1e-6)
-        .collect();
+    let scores: Vec<f32> =
+        (0..rows * MAX_LEN).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 * 1e-6).collect();
 
     // 1. Limits and the device's properties give the plan.
     let limits = Limits {
@@ -74,9 +73,7 @@ fn select(binding: &dyn Binding) -> Result<(), Box<dyn Error>> {
     let state = binding.upload(&vec![0; plan.state_bytes()])?;
     let out = binding.upload(&vec![0xff; (rows * K * 4) as usize])?;
     let args = TopKArgs {
-        scores: binding.upload(&bytes(
-            &scores.iter().map(|score| score.to_bits()).collect::<Vec<_>>(),
-        ))?,
+        scores: binding.upload(&bytes(&scores.iter().map(|score| score.to_bits()).collect::<Vec<_>>()))?,
         pitch: u64::from(MAX_LEN),
         rows,
         lengths: binding.upload(&bytes(&lengths.map(i32::cast_unsigned)))?,
@@ -99,10 +96,8 @@ fn select(binding: &dyn Binding) -> Result<(), Box<dyn Error>> {
 
     // 4. Right? The order of the indices is free.
     let found = binding.download(out, (rows * K * 4) as usize)?;
-    let found: Vec<i32> = found
-        .chunks_exact(4)
-        .map(|word| i32::from_le_bytes([word[0], word[1], word[2], word[3]]))
-        .collect();
+    let found: Vec<i32> =
+        found.chunks_exact(4).map(|word| i32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
     for (row, &length) in lengths.iter().enumerate() {
         let scores = &scores[row * MAX_LEN as usize..][..length.max(0) as usize];
         let mut expected: Vec<i32> = (0..length.max(0)).collect();

@@ -42,13 +42,7 @@ impl<T: Element> Buffer<T> {
             .ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
         let label = format!("{}[{len}]", std::any::type_name::<T>());
         let (address, owner) = device.runtime().allocate(bytes.max(1), &label)?;
-        Ok(Self {
-            device: device.clone(),
-            address,
-            len,
-            owner,
-            element: PhantomData,
-        })
+        Ok(Self { device: device.clone(), address, len, owner, element: PhantomData })
     }
 
     /// Elements.
@@ -92,11 +86,7 @@ impl<T: Element> Buffer<T> {
         self.device.settle()?;
         // SAFETY: `Element` promises that the values are plain bytes without padding.
         let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
-        if bytes.is_empty() {
-            Ok(())
-        } else {
-            self.device.runtime().write(self.address, bytes)
-        }
+        if bytes.is_empty() { Ok(()) } else { self.device.runtime().write(self.address, bytes) }
     }
 
     /// All elements.
@@ -141,20 +131,13 @@ impl<T: Element> Buffer<T> {
         if self.is_empty() {
             return Ok(());
         }
-        self.device
-            .runtime()
-            .fill(stream.handle(), self.address, byte, self.bytes())
+        self.device.runtime().fill(stream.handle(), self.address, byte, self.bytes())
     }
 
     fn check_len(&self, argument: &'static str, len: usize) -> Result<(), Error> {
         if len <= self.len {
             return Ok(());
         }
-        Err(Error::argument(
-            argument,
-            len,
-            format!("at most {}", self.len),
-            "allocate a larger buffer",
-        ))
+        Err(Error::argument(argument, len, format!("at most {}", self.len), "allocate a larger buffer"))
     }
 }

@@ -153,13 +153,7 @@ impl Device {
     }
 
     fn with_runtime(runtime: Box<dyn Runtime>, fill_stream: Handle) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                runtime,
-                streams: Mutex::default(),
-                fill_stream,
-            }),
-        }
+        Self { shared: Arc::new(Shared { runtime, streams: Mutex::default(), fill_stream }) }
     }
 
     /// Facts about the device.
@@ -228,11 +222,7 @@ impl Device {
 
     pub(crate) fn same_as(&self, other: &Self, argument: &'static str) -> Result<(), Error> {
         let same = Arc::ptr_eq(&self.shared, &other.shared);
-        if same {
-            Ok(())
-        } else {
-            Err(Error::WrongDevice { argument })
-        }
+        if same { Ok(()) } else { Err(Error::WrongDevice { argument }) }
     }
 
     /// Waits for the device's own streams, but for those being captured.

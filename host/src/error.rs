@@ -166,12 +166,7 @@ impl Error {
         limit: impl Display,
         help: &'static str,
     ) -> Self {
-        Self::Argument {
-            argument,
-            value: value.to_string(),
-            limit: limit.to_string(),
-            help,
-        }
+        Self::Argument { argument, value: value.to_string(), limit: limit.to_string(), help }
     }
 }
 

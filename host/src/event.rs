@@ -17,10 +17,7 @@ impl Event {
     /// [`Error::DuringCapture`], [`Error::Driver`].
     pub fn new(device: &Device) -> Result<Self, Error> {
         refuse_during_capture("creating an event")?;
-        Ok(Self {
-            device: device.clone(),
-            handle: device.runtime().create_event()?,
-        })
+        Ok(Self { device: device.clone(), handle: device.runtime().create_event()? })
     }
 
     /// Marks the point after everything enqueued on `stream` so far.
@@ -30,9 +27,7 @@ impl Event {
     pub fn record(&self, stream: &Stream) -> Result<(), Error> {
         self.device.same_as(stream.device(), "stream")?;
         if stream.is_capturing()? {
-            return Err(Error::DuringCapture {
-                operation: "recording a timing event",
-            });
+            return Err(Error::DuringCapture { operation: "recording a timing event" });
         }
         self.device.runtime().record(&self.handle, stream.handle())
     }

@@ -41,13 +41,7 @@ impl Graph {
         enqueue(stream)?;
         let (handle, owners) = capture.finish()?;
         let device = stream.device().clone();
-        Ok(Self {
-            handle,
-            device,
-            launching: Mutex::new(()),
-            owners,
-            kept: Vec::new(),
-        })
+        Ok(Self { handle, device, launching: Mutex::new(()), owners, kept: Vec::new() })
     }
 
     /// Enqueues a replay on `stream`.
@@ -82,10 +76,7 @@ struct Capture<'a> {
 impl<'a> Capture<'a> {
     fn begin(stream: &'a Stream) -> Result<Self, Error> {
         stream.state().begin_capture()?;
-        Ok(Self {
-            state: Some(stream.state()),
-            _scope: CaptureScope::enter(),
-        })
+        Ok(Self { state: Some(stream.state()), _scope: CaptureScope::enter() })
     }
 
     fn finish(mut self) -> Result<(Handle, Vec<Owner>), Error> {

@@ -23,13 +23,7 @@ pub struct LaunchConfig {
 impl LaunchConfig {
     /// `grid` blocks of `block` threads, without clusters, shared memory and cooperation.
     pub const fn new(grid: u32, block: u32) -> Self {
-        Self {
-            grid,
-            block,
-            cluster: 1,
-            shared_bytes: 0,
-            cooperative: false,
-        }
+        Self { grid, block, cluster: 1, shared_bytes: 0, cooperative: false }
     }
 
     /// With `shared_bytes` bytes of dynamic shared memory for each block.
@@ -72,11 +66,7 @@ impl Kernel {
             });
         }
         let handle = device.runtime().load(module, entry)?;
-        Ok(Self {
-            device: device.clone(),
-            handle,
-            entry,
-        })
+        Ok(Self { device: device.clone(), handle, entry })
     }
 
     /// The kernel's name, launch bounds and parameters.
@@ -120,23 +110,14 @@ impl Kernel {
         self.check(config, slots)?;
         stream.keep_alive(|| self.owner());
         // SAFETY: the caller's promise about the slots; the configuration is checked.
-        unsafe {
-            self.device
-                .runtime()
-                .launch(stream.handle(), &self.handle, config, slots)
-        }
+        unsafe { self.device.runtime().launch(stream.handle(), &self.handle, config, slots) }
     }
 
     fn check(&self, config: &LaunchConfig, slots: &[u64]) -> Result<(), Error> {
         let entry = self.entry;
         self.check_block(config.block)?;
         if config.grid == 0 || config.grid > i32::MAX as u32 {
-            return Err(Error::argument(
-                "grid",
-                config.grid,
-                "1..=2147483647",
-                "launch at least one block",
-            ));
+            return Err(Error::argument("grid", config.grid, "1..=2147483647", "launch at least one block"));
         }
         if config.cluster != entry.cluster {
             return Err(Error::argument(
@@ -152,53 +133,27 @@ impl Kernel {
         }
         let properties = self.device.properties();
         if config.shared_bytes > properties.shared_bytes_per_block {
-            let limit = format!(
-                "at most {} on {}",
-                properties.shared_bytes_per_block, properties.name
-            );
-            return Err(Error::argument(
-                "shared_bytes",
-                config.shared_bytes,
-                limit,
-                "use smaller tiles",
-            ));
+            let limit = format!("at most {} on {}", properties.shared_bytes_per_block, properties.name);
+            return Err(Error::argument("shared_bytes", config.shared_bytes, limit, "use smaller tiles"));
         }
         if config.cooperative && !properties.cooperative_launch {
             let limit = format!("false on {}", properties.name);
-            return Err(Error::argument(
-                "cooperative",
-                true,
-                limit,
-                "use a path without cooperation",
-            ));
+            return Err(Error::argument("cooperative", true, limit, "use a path without cooperation"));
         }
         if slots.len() != entry.parameters.len() {
             let names: Vec<_> = entry.parameters.iter().map(|parameter| parameter.name).collect();
             let limit = format!("{} for kernel {} ({})", names.len(), entry.name, names.join(", "));
-            return Err(Error::argument(
-                "slots.len()",
-                slots.len(),
-                limit,
-                "pass one slot per parameter",
-            ));
+            return Err(Error::argument("slots.len()", slots.len(), limit, "pass one slot per parameter"));
         }
         Ok(())
     }
 
     fn check_block(&self, block: u32) -> Result<(), Error> {
-        let limit = self
-            .entry
-            .max_threads
-            .min(self.device.properties().max_threads_per_block);
+        let limit = self.entry.max_threads.min(self.device.properties().max_threads_per_block);
         if (1..=limit).contains(&block) {
             return Ok(());
         }
         let limit = format!("1..={limit} for kernel {}", self.entry.name);
-        Err(Error::argument(
-            "block",
-            block,
-            limit,
-            "launch blocks within the kernel's bounds",
-        ))
+        Err(Error::argument("block", block, limit, "launch blocks within the kernel's bounds"))
     }
 }

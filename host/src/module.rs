@@ -18,10 +18,7 @@ pub struct Ptx {
 impl Ptx {
     /// PTX that is part of the program.
     pub const fn embedded(arch: u32, text: &'static str) -> Self {
-        Self {
-            arch,
-            text: Cow::Borrowed(text),
-        }
+        Self { arch, text: Cow::Borrowed(text) }
     }
 }
 
@@ -41,11 +38,7 @@ static TOPK_PTX: [Ptx; 2] = [
 impl Module {
     /// The kernels of this crate.
     pub const fn topk() -> Self {
-        Self {
-            name: Cow::Borrowed("topk"),
-            entries: dsa_kernels_gpu::ENTRIES,
-            ptx: Cow::Borrowed(&TOPK_PTX),
-        }
+        Self { name: Cow::Borrowed("topk"), entries: dsa_kernels_gpu::ENTRIES, ptx: Cow::Borrowed(&TOPK_PTX) }
     }
 
     /// A module of the caller's own kernels. `ptx` may be empty: such a module runs on the emulator only.
@@ -54,11 +47,7 @@ impl Module {
         ptx: impl Into<Vec<Ptx>>,
         entries: &'static [Entry],
     ) -> Self {
-        Self {
-            name: name.into(),
-            entries,
-            ptx: Cow::Owned(ptx.into()),
-        }
+        Self { name: name.into(), entries, ptx: Cow::Owned(ptx.into()) }
     }
 
     /// Name of the module, for messages.
@@ -76,19 +65,11 @@ impl Module {
     /// # Errors
     /// [`Error::UnknownKernel`].
     pub fn entry(&self, name: &str) -> Result<&'static Entry, Error> {
-        self.entries
-            .iter()
-            .find(|entry| entry.name == name)
-            .ok_or_else(|| Error::UnknownKernel {
-                module: self.name.to_string(),
-                kernel: name.to_string(),
-                available: self
-                    .entries
-                    .iter()
-                    .map(|entry| entry.name)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+        self.entries.iter().find(|entry| entry.name == name).ok_or_else(|| Error::UnknownKernel {
+            module: self.name.to_string(),
+            kernel: name.to_string(),
+            available: self.entries.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// The PTX to use on a device of this compute capability `(major, minor)`: the one for the highest
@@ -98,22 +79,14 @@ impl Module {
     /// [`Error::NoPtx`].
     pub fn ptx_for(&self, compute_capability: (u32, u32)) -> Result<&Ptx, Error> {
         let device = compute_capability.0 * 10 + compute_capability.1;
-        self.ptx
-            .iter()
-            .filter(|ptx| ptx.arch <= device)
-            .max_by_key(|ptx| ptx.arch)
-            .ok_or_else(|| {
-                let archs: Vec<_> = self.ptx.iter().map(|ptx| format!("sm_{}", ptx.arch)).collect();
-                Error::NoPtx {
-                    module: self.name.to_string(),
-                    found: compute_capability,
-                    available: if archs.is_empty() {
-                        "no architecture".into()
-                    } else {
-                        archs.join(", ")
-                    },
-                }
-            })
+        self.ptx.iter().filter(|ptx| ptx.arch <= device).max_by_key(|ptx| ptx.arch).ok_or_else(|| {
+            let archs: Vec<_> = self.ptx.iter().map(|ptx| format!("sm_{}", ptx.arch)).collect();
+            Error::NoPtx {
+                module: self.name.to_string(),
+                found: compute_capability,
+                available: if archs.is_empty() { "no architecture".into() } else { archs.join(", ") },
+            }
+        })
     }
 }
 
@@ -122,26 +95,14 @@ mod tests {
     use super::*;
 
     fn module(archs: &[u32]) -> Module {
-        let ptx: Vec<_> = archs
-            .iter()
-            .map(|&arch| Ptx {
-                arch,
-                text: format!("{arch}").into(),
-            })
-            .collect();
+        let ptx: Vec<_> = archs.iter().map(|&arch| Ptx { arch, text: format!("{arch}").into() }).collect();
         Module::from_ptx("test", ptx, &[])
     }
 
     #[test]
     fn the_highest_architecture_not_above_the_device_is_chosen() {
         let module = module(&[80, 90]);
-        for (device, arch) in [
-            ((8, 0), 80),
-            ((8, 9), 80),
-            ((9, 0), 90),
-            ((10, 0), 90),
-            ((12, 1), 90),
-        ] {
+        for (device, arch) in [((8, 0), 80), ((8, 9), 80), ((9, 0), 90), ((10, 0), 90), ((12, 1), 90)] {
             assert_eq!(module.ptx_for(device).unwrap().arch, arch, "on {device:?}");
         }
     }

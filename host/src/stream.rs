@@ -58,9 +58,7 @@ impl Stream {
     pub fn synchronize(&self) -> Result<(), Error> {
         refuse_during_capture("synchronising a stream")?;
         if self.is_capturing()? {
-            return Err(Error::DuringCapture {
-                operation: "synchronising a stream",
-            });
+            return Err(Error::DuringCapture { operation: "synchronising a stream" });
         }
         self.device().runtime().synchronize(&self.state.handle)
     }
@@ -94,10 +92,7 @@ impl Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream")
-            .field("device", self.device())
-            .field("raw", &self.raw())
-            .finish()
+        f.debug_struct("Stream").field("device", self.device()).field("raw", &self.raw()).finish()
     }
 }
 
@@ -106,9 +101,7 @@ impl State {
     pub(crate) fn begin_capture(&self) -> Result<(), Error> {
         let mut kept = self.lock();
         if self.capturing.load(Ordering::Acquire) {
-            return Err(Error::DuringCapture {
-                operation: "capturing a stream again",
-            });
+            return Err(Error::DuringCapture { operation: "capturing a stream again" });
         }
         self.device.runtime().begin_capture(&self.handle)?;
         kept.clear();

@@ -31,11 +31,7 @@ pub struct Workspace {
 impl Workspace {
     /// An empty workspace, which grows.
     pub fn new(device: &Device) -> Self {
-        Self {
-            device: device.clone(),
-            memory: None,
-            locked: false,
-        }
+        Self { device: device.clone(), memory: None, locked: false }
     }
 
     /// A workspace of `bytes` bytes, which grows.
@@ -81,11 +77,7 @@ impl Workspace {
             return Ok(());
         }
         if self.locked {
-            return Err(Error::WorkspaceLocked {
-                requester: requester.into(),
-                wanted: bytes,
-                available,
-            });
+            return Err(Error::WorkspaceLocked { requester: requester.into(), wanted: bytes, available });
         }
         self.memory = Some(self.device.alloc(bytes)?);
         Ok(())
@@ -118,9 +110,7 @@ impl Workspace {
     /// # Errors
     /// Those of [`Buffer::fill_bytes`].
     pub fn fill_bytes(&self, byte: u8) -> Result<(), Error> {
-        self.memory
-            .as_ref()
-            .map_or(Ok(()), |memory| memory.fill_bytes(byte))
+        self.memory.as_ref().map_or(Ok(()), |memory| memory.fill_bytes(byte))
     }
 }
 
@@ -129,8 +119,6 @@ impl Workspace {
 pub fn simultaneous_bytes(sizes: &[usize]) -> Option<usize> {
     sizes
         .iter()
-        .try_fold(0usize, |total, size| {
-            total.checked_add(size.checked_next_multiple_of(ALIGNMENT)?)
-        })
+        .try_fold(0usize, |total, size| total.checked_add(size.checked_next_multiple_of(ALIGNMENT)?))
         .filter(|&total| total <= isize::MAX as usize)
 }

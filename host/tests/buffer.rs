@@ -12,14 +12,8 @@ fn what_is_uploaded_is_downloaded() {
         assert_eq!(device.upload(&values).unwrap().download().unwrap(), values);
         let floats = [f32::NAN, -0.0, f32::INFINITY, 1.5];
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        assert_eq!(
-            bits(&device.upload(&floats).unwrap().download().unwrap()),
-            bits(&floats)
-        );
-        assert_eq!(
-            device.upload(&[i64::MIN, -1]).unwrap().download().unwrap(),
-            [i64::MIN, -1]
-        );
+        assert_eq!(bits(&device.upload(&floats).unwrap().download().unwrap()), bits(&floats));
+        assert_eq!(device.upload(&[i64::MIN, -1]).unwrap().download().unwrap(), [i64::MIN, -1]);
     }
 }
 
@@ -37,20 +31,8 @@ fn more_values_than_elements_are_refused_and_nothing_is_written() {
     for device in devices() {
         let buffer = device.upload(&[1i32, 2]).unwrap();
         let error = buffer.upload(&[7, 8, 9]).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::Argument {
-                    argument: "values.len()",
-                    ..
-                }
-            ),
-            "{error}"
-        );
-        assert!(
-            error.to_string().contains('3') && error.to_string().contains("at most 2"),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Argument { argument: "values.len()", .. }), "{error}");
+        assert!(error.to_string().contains('3') && error.to_string().contains("at most 2"), "{error}");
         assert_eq!(buffer.download().unwrap(), [1, 2]);
     }
 }
@@ -83,9 +65,7 @@ fn an_empty_buffer_is_a_buffer() {
 #[test]
 fn buffers_are_aligned_and_apart() {
     for device in devices() {
-        let buffers: Vec<_> = [1usize, 255, 256, 257]
-            .map(|len| device.alloc::<u8>(len).unwrap())
-            .into();
+        let buffers: Vec<_> = [1usize, 255, 256, 257].map(|len| device.alloc::<u8>(len).unwrap()).into();
         for (i, buffer) in buffers.iter().enumerate() {
             assert_eq!(buffer.address() % 256, 0);
             for other in &buffers[..i] {
@@ -101,9 +81,7 @@ fn buffers_are_aligned_and_apart() {
 fn more_memory_than_there_is_is_refused_with_its_size() {
     for device in devices() {
         for len in [1usize << 50, usize::MAX / 2] {
-            let Err(error) = device.alloc::<u64>(len) else {
-                panic!("{len} elements were allocated")
-            };
+            let Err(error) = device.alloc::<u64>(len) else { panic!("{len} elements were allocated") };
             assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
         }
         // The device still works.
@@ -116,8 +94,5 @@ fn another_device_is_refused() {
     let (one, other) = (Device::emulator(), Device::emulator());
     let buffer = one.alloc::<u8>(4).unwrap();
     let error = buffer.fill_async(&other.stream().unwrap(), 0).unwrap_err();
-    assert!(
-        matches!(error, Error::WrongDevice { argument: "stream" }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::WrongDevice { argument: "stream" }), "{error}");
 }

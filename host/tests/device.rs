@@ -15,10 +15,7 @@ fn properties_are_those_of_a_usable_device() {
         assert!(properties.max_threads_per_block >= 1024);
         assert!(properties.shared_bytes_per_block > 48 * 1024);
         assert!(properties.shared_bytes_per_multiprocessor >= properties.shared_bytes_per_block);
-        assert_eq!(
-            properties.driver_version.is_empty(),
-            properties.backend == Backend::Emulator
-        );
+        assert_eq!(properties.driver_version.is_empty(), properties.backend == Backend::Emulator);
     }
 }
 

@@ -75,10 +75,7 @@ fn what_would_break_a_capture_is_refused_and_does_not_break_it() {
                 ("replay", replayed.launch(&other).err()),
             ];
             for (what, error) in attempts {
-                assert!(
-                    matches!(error, Some(Error::DuringCapture { .. })),
-                    "{what}: {error:?}"
-                );
+                assert!(matches!(error, Some(Error::DuringCapture { .. })), "{what}: {error:?}");
             }
             enqueue_increment(&kernel, stream, &data, 3)
         })
@@ -98,17 +95,10 @@ fn an_error_in_a_capture_is_reported_and_the_stream_is_usable() {
             enqueue_increment(&kernel, stream, &data, 1)?;
             Err(Error::argument("rows", 9, "at most 8", "build for more rows"))
         });
-        assert!(matches!(
-            result.err(),
-            Some(Error::Argument { argument: "rows", .. })
-        ));
+        assert!(matches!(result.err(), Some(Error::Argument { argument: "rows", .. })));
         assert!(!stream.is_capturing().unwrap());
         enqueue_increment(&kernel, &stream, &data, 4).unwrap();
-        assert_eq!(
-            data.download().unwrap(),
-            [4; 10],
-            "what was captured before the error never runs"
-        );
+        assert_eq!(data.download().unwrap(), [4; 10], "what was captured before the error never runs");
     }
 }
 
@@ -261,9 +251,6 @@ fn a_graph_is_replayed_on_any_stream_of_its_device() {
         graph.launch(&stream).unwrap();
         assert_eq!(data.download().unwrap(), [2; 10]);
         let elsewhere = dsa_kernels::Device::emulator().stream().unwrap();
-        assert!(matches!(
-            graph.launch(&elsewhere),
-            Err(Error::WrongDevice { argument: "stream" })
-        ));
+        assert!(matches!(graph.launch(&elsewhere), Err(Error::WrongDevice { argument: "stream" })));
     }
 }

@@ -30,10 +30,7 @@ fn a_block_can_have_all_the_shared_memory_of_the_device() {
         let config = LaunchConfig::new(1, 256).with_shared_bytes(words * 4);
         // SAFETY: `data` holds `words` words and lives until the download has waited for the launch.
         unsafe { kernel.launch(&stream, &config, &[data.address(), words.to_slot()]) }.unwrap();
-        assert_eq!(
-            data.download().unwrap(),
-            values.into_iter().rev().collect::<Vec<_>>()
-        );
+        assert_eq!(data.download().unwrap(), values.into_iter().rev().collect::<Vec<_>>());
     }
 }
 
@@ -66,14 +63,7 @@ fn a_cooperative_launch_that_does_not_fit_is_refused_with_the_limit() {
         // SAFETY: one word, and one for each block; the launch is refused anyway.
         let error =
             unsafe { kernel.launch(&stream, &config, &[arrived.address(), out.address()]) }.unwrap_err();
-        let Error::CooperativeTooLarge {
-            kernel: "meet",
-            grid,
-            limit,
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let Error::CooperativeTooLarge { kernel: "meet", grid, limit } = error else { panic!("{error}") };
         assert_eq!((grid, limit), (resident + 1, resident));
         assert_eq!(arrived.download().unwrap(), [0], "nothing ran");
     }
@@ -93,21 +83,14 @@ fn a_launch_outside_the_limits_is_refused_by_the_name_of_the_argument() {
             ("block", LaunchConfig::new(1, 0), &slots),
             ("block", LaunchConfig::new(1, 257), &slots),
             ("cluster", LaunchConfig::new(2, 32).with_cluster(2), &slots),
-            (
-                "shared_bytes",
-                LaunchConfig::new(1, 32).with_shared_bytes(too_much),
-                &slots,
-            ),
+            ("shared_bytes", LaunchConfig::new(1, 32).with_shared_bytes(too_much), &slots),
             ("slots.len()", LaunchConfig::new(1, 32), &slots[..2]),
             ("slots.len()", LaunchConfig::new(1, 32), &[0; 4]),
         ];
         for (name, config, slots) in cases {
             // SAFETY: the launch is refused before it reads a slot.
             let error = unsafe { kernel.launch(&stream, &config, slots) }.unwrap_err();
-            assert!(
-                matches!(error, Error::Argument { argument, .. } if argument == name),
-                "{name}: {error}"
-            );
+            assert!(matches!(error, Error::Argument { argument, .. } if argument == name), "{name}: {error}");
         }
         assert_eq!(data.download().unwrap(), [1], "nothing ran");
     }
@@ -119,10 +102,7 @@ fn a_stream_of_another_device_is_refused() {
     let kernel = one.load_kernel(&module(), "increment").unwrap();
     let data = one.upload(&[1u32]).unwrap();
     let error = enqueue_increment(&kernel, &other.stream().unwrap(), &data, 1).unwrap_err();
-    assert!(
-        matches!(error, Error::WrongDevice { argument: "stream" }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::WrongDevice { argument: "stream" }), "{error}");
 }
 
 #[test]
@@ -130,64 +110,30 @@ fn occupancy_falls_with_shared_memory() {
     for device in devices() {
         let kernel = device.load_kernel(&module(), "increment").unwrap();
         let most = device.properties().shared_bytes_per_block;
-        let (none, all) = (
-            kernel.occupancy(256, 0).unwrap(),
-            kernel.occupancy(256, most).unwrap(),
-        );
+        let (none, all) = (kernel.occupancy(256, 0).unwrap(), kernel.occupancy(256, most).unwrap());
         assert!(none > 1, "{none}");
         assert_eq!(all, 1);
-        assert!(matches!(
-            kernel.occupancy(512, 0),
-            Err(Error::Argument {
-                argument: "block",
-                ..
-            })
-        ));
+        assert!(matches!(kernel.occupancy(512, 0), Err(Error::Argument { argument: "block", .. })));
     }
 }
 
 #[test]
 fn a_kernel_for_newer_devices_is_refused_on_an_older_one() {
-    static NEWER: [dsa_simt::Entry; 1] = [dsa_simt::Entry {
-        min_arch: 90,
-        ..ENTRIES[0]
-    }];
-    let options = EmulatorOptions {
-        compute_capability: (8, 9),
-        ..EmulatorOptions::default()
-    };
+    static NEWER: [dsa_simt::Entry; 1] = [dsa_simt::Entry { min_arch: 90, ..ENTRIES[0] }];
+    let options = EmulatorOptions { compute_capability: (8, 9), ..EmulatorOptions::default() };
     let device = Device::emulator_with(options);
     let module = Module::from_ptx("newer", vec![], &NEWER);
-    let Err(error) = device.load_kernel(&module, "increment") else {
-        panic!("it loaded")
-    };
-    assert!(
-        matches!(
-            error,
-            Error::DeviceTooOld {
-                found: (8, 9),
-                needed: (9, 0),
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let Err(error) = device.load_kernel(&module, "increment") else { panic!("it loaded") };
+    assert!(matches!(error, Error::DeviceTooOld { found: (8, 9), needed: (9, 0), .. }), "{error}");
 }
 
 #[test]
 fn the_drivers_compiler_log_is_part_of_the_error() {
-    for device in devices()
-        .into_iter()
-        .filter(|device| device.properties().backend == Backend::Cuda)
-    {
+    for device in devices().into_iter().filter(|device| device.properties().backend == Backend::Cuda) {
         let text = ".version 7.0\n.target sm_80\n.address_size 64\nnonsense_token;\n";
         let module = Module::from_ptx("broken", vec![dsa_kernels::Ptx::embedded(80, text)], ENTRIES);
-        let Err(error) = device.load_kernel(&module, "increment") else {
-            panic!("it loaded")
-        };
-        let Error::Compile { code, log, .. } = &error else {
-            panic!("{error}")
-        };
+        let Err(error) = device.load_kernel(&module, "increment") else { panic!("it loaded") };
+        let Error::Compile { code, log, .. } = &error else { panic!("{error}") };
         assert_ne!(*code, 0);
         assert!(log.contains("line 4"), "{error}");
     }
@@ -195,19 +141,11 @@ fn the_drivers_compiler_log_is_part_of_the_error() {
 
 #[test]
 fn a_kernel_missing_from_the_ptx_is_named() {
-    for device in devices()
-        .into_iter()
-        .filter(|device| device.properties().backend == Backend::Cuda)
-    {
+    for device in devices().into_iter().filter(|device| device.properties().backend == Backend::Cuda) {
         let text = ".version 7.0\n.target sm_80\n.address_size 64\n";
         let module = Module::from_ptx("stale", vec![dsa_kernels::Ptx::embedded(80, text)], ENTRIES);
-        let Err(error) = device.load_kernel(&module, "increment") else {
-            panic!("it loaded")
-        };
-        assert!(
-            matches!(&error, Error::UnknownKernel { kernel, .. } if kernel == "increment"),
-            "{error}"
-        );
+        let Err(error) = device.load_kernel(&module, "increment") else { panic!("it loaded") };
+        assert!(matches!(&error, Error::UnknownKernel { kernel, .. } if kernel == "increment"), "{error}");
     }
 }
 
@@ -220,9 +158,7 @@ fn the_emulator_reports_what_a_kernel_does_wrong() {
     let slots = [data.address(), 9u32.to_slot(), 1];
     // SAFETY: the emulator checks every access: the ninth word is reported, not touched.
     let error = unsafe { kernel.launch(&stream, &LaunchConfig::new(1, 32), &slots) }.unwrap_err();
-    let Error::Emulator(fault) = &error else {
-        panic!("{error}")
-    };
+    let Error::Emulator(fault) = &error else { panic!("{error}") };
     assert_eq!((fault.kernel.as_str(), fault.thread), ("increment", 8));
     assert!(error.to_string().contains("increment"), "{error}");
 }

@@ -48,22 +48,13 @@ fn a_locked_workspace_serves_what_fits_and_names_who_asks_for_more() {
         assert_eq!(workspace.get_simultaneous("top-k", &[1024]).unwrap(), before);
         let error = workspace.get_simultaneous("compressor", &[1024, 1]).unwrap_err();
         match &error {
-            Error::WorkspaceLocked {
-                requester,
-                wanted: 1280,
-                available: 1024,
-            } => {
+            Error::WorkspaceLocked { requester, wanted: 1280, available: 1024 } => {
                 assert_eq!(requester, "compressor");
             }
             error => panic!("{error}"),
         }
         let message = error.to_string();
-        assert!(
-            ["compressor", "1280", "1024"]
-                .iter()
-                .all(|part| message.contains(part)),
-            "{message}"
-        );
+        assert!(["compressor", "1280", "1024"].iter().all(|part| message.contains(part)), "{message}");
         assert_eq!(workspace.get_simultaneous("top-k", &[1024]).unwrap(), before);
     }
 }
@@ -75,9 +66,7 @@ fn a_workspace_that_cannot_grow_keeps_what_it_has() {
         let before = workspace.get_simultaneous("test", &[512]).unwrap();
         let error = workspace.get_simultaneous("test", &[1 << 50]).unwrap_err();
         assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
-        let error = workspace
-            .get_simultaneous("test", &[usize::MAX, usize::MAX])
-            .unwrap_err();
+        let error = workspace.get_simultaneous("test", &[usize::MAX, usize::MAX]).unwrap_err();
         assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
         assert_eq!(workspace.bytes(), 512);
         assert_eq!(workspace.get_simultaneous("test", &[512]).unwrap(), before);

@@ -24,11 +24,7 @@ impl<T: Word> Global<T> {
     /// writes through this value. All accesses stay below `len` and do not race.
     #[inline(always)]
     pub unsafe fn from_raw(start: *const T, len: usize) -> Self {
-        Self {
-            start: start.cast_mut().cast(),
-            len,
-            element: PhantomData,
-        }
+        Self { start: start.cast_mut().cast(), len, element: PhantomData }
     }
 
     /// Number of words.
@@ -51,11 +47,7 @@ impl<T: Word> Global<T> {
         Active::check_index(Space::Global, start, len, self.len);
         // SAFETY: `start` is at most the length of the array (the caller's promise to `from_raw`).
         let start = unsafe { self.start.add(start) };
-        Self {
-            start,
-            len,
-            element: PhantomData,
-        }
+        Self { start, len, element: PhantomData }
     }
 
     /// Reads word `index`.

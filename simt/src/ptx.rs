@@ -153,34 +153,18 @@ macro_rules! atomic_op {
 macro_rules! atomic_orders {
     ($scope:literal, $space:literal, $class:ident, $op:expr, $order:expr, $address:expr, $value:expr) => {
         match $order {
-            Order::Relaxed => atomic_op!(
-                concat!("atom.relaxed.", $scope, ".", $space),
-                $class,
-                $op,
-                $address,
-                $value
-            ),
-            Order::Acquire => atomic_op!(
-                concat!("atom.acquire.", $scope, ".", $space),
-                $class,
-                $op,
-                $address,
-                $value
-            ),
-            Order::Release => atomic_op!(
-                concat!("atom.release.", $scope, ".", $space),
-                $class,
-                $op,
-                $address,
-                $value
-            ),
-            Order::AcqRel => atomic_op!(
-                concat!("atom.acq_rel.", $scope, ".", $space),
-                $class,
-                $op,
-                $address,
-                $value
-            ),
+            Order::Relaxed => {
+                atomic_op!(concat!("atom.relaxed.", $scope, ".", $space), $class, $op, $address, $value)
+            }
+            Order::Acquire => {
+                atomic_op!(concat!("atom.acquire.", $scope, ".", $space), $class, $op, $address, $value)
+            }
+            Order::Release => {
+                atomic_op!(concat!("atom.release.", $scope, ".", $space), $class, $op, $address, $value)
+            }
+            Order::AcqRel => {
+                atomic_op!(concat!("atom.acq_rel.", $scope, ".", $space), $class, $op, $address, $value)
+            }
         }
     };
 }

@@ -20,10 +20,7 @@ impl Carve {
     #[inline(always)]
     pub fn dynamic() -> Self {
         let start = Active::shared_base();
-        Self {
-            next: start,
-            end: start + Active::shared_bytes(),
-        }
+        Self { next: start, end: start + Active::shared_bytes() }
     }
 
     /// The next `len` words, aligned to 16 bytes.
@@ -37,11 +34,7 @@ impl Carve {
         let start = self.next;
         Active::check_index(Space::Shared, start as usize, len as usize * 4, self.end as usize);
         self.next = start + (len * 4).next_multiple_of(16);
-        Shared {
-            start,
-            len,
-            element: PhantomData,
-        }
+        Shared { start, len, element: PhantomData }
     }
 
     /// Words that are left.
@@ -102,11 +95,7 @@ impl<T: Word> Shared<T> {
     /// The same array in block `rank` of the cluster.
     #[inline(always)]
     pub fn at_rank(self, rank: u32) -> Remote<T> {
-        Remote {
-            start: Active::shared_at_rank(self.start, rank),
-            len: self.len,
-            element: PhantomData,
-        }
+        Remote { start: Active::shared_at_rank(self.start, rank), len: self.len, element: PhantomData }
     }
 
     #[inline(always)]

@@ -1,8 +1,5 @@
 //! Launch shapes, declared kernels and emulated memory.
-#![allow(
-    unexpected_cfgs,
-    reason = "`kernels!` asks for a feature that crates of GPU kernels have"
-)]
+#![allow(unexpected_cfgs, reason = "`kernels!` asks for a feature that crates of GPU kernels have")]
 
 mod common;
 
@@ -38,10 +35,7 @@ simt::kernels! {
 }
 
 fn entry(name: &str) -> &'static Entry {
-    ENTRIES
-        .iter()
-        .find(|entry| entry.name == name)
-        .expect("declared above")
+    ENTRIES.iter().find(|entry| entry.name == name).expect("declared above")
 }
 
 #[test]
@@ -59,13 +53,7 @@ fn a_declared_kernel_runs_through_its_entry() {
 fn a_declared_cluster_runs_through_its_entry() {
     let memory = Memory::new();
     let out = Words::undefined(&memory, 6, "out");
-    run(
-        &memory,
-        entry("ranks"),
-        &Launch::new(6, 32).with_cluster(2),
-        &[out.address()],
-    )
-    .unwrap();
+    run(&memory, entry("ranks"), &Launch::new(6, 32).with_cluster(2), &[out.address()]).unwrap();
     assert_eq!(out.to_vec(), [0, 1, 0, 1, 0, 1]);
 }
 
@@ -74,27 +62,15 @@ fn an_entry_refuses_what_it_was_not_compiled_for() {
     let memory = Memory::new();
     let refused = |name, launch: &Launch, slots: &[u64], expected: &[&str]| {
         let fault = run(&memory, entry(name), launch, slots).unwrap_err();
-        let FaultKind::InvalidLaunch { reason } = &fault.kind else {
-            panic!("{fault}")
-        };
+        let FaultKind::InvalidLaunch { reason } = &fault.kind else { panic!("{fault}") };
         assert_eq!(fault.kernel, name);
         for part in expected {
             assert!(reason.contains(part), "{reason}");
         }
     };
     refused("add_to_all", &Launch::new(1, 257), &[0; 3], &["257", "256"]);
-    refused(
-        "add_to_all",
-        &Launch::new(1, 32),
-        &[0; 2],
-        &["2 slots", "3 parameters"],
-    );
-    refused(
-        "add_to_all",
-        &Launch::new(2, 32).with_cluster(2),
-        &[0; 3],
-        &["cluster is 2", "for 1"],
-    );
+    refused("add_to_all", &Launch::new(1, 32), &[0; 2], &["2 slots", "3 parameters"]);
+    refused("add_to_all", &Launch::new(2, 32).with_cluster(2), &[0; 3], &["cluster is 2", "for 1"]);
     refused("ranks", &Launch::new(2, 32), &[0], &["cluster is 1", "for 2"]);
 }
 
@@ -107,30 +83,19 @@ fn impossible_shapes_are_refused_and_nothing_runs() {
         (Launch::new(1, 1025), "1024"),
         (Launch::new(3, 32).with_cluster(2), "multiple of the cluster"),
         (Launch::new(17, 32).with_cluster(17), "16"),
-        (
-            Launch::new(8, 32).with_cluster(8).with_resident_blocks(7),
-            "7 can be resident",
-        ),
+        (Launch::new(8, 32).with_cluster(8).with_resident_blocks(7), "7 can be resident"),
         (Launch::new(1, 32).with_shared_bytes(232_449), "232448"),
         (Launch::new(9, 32).with_cooperative(true), "8 can be resident"),
         (
-            Launch::new(8, 32)
-                .with_cluster(4)
-                .with_cooperative(true)
-                .with_resident_blocks(7),
+            Launch::new(8, 32).with_cluster(4).with_cooperative(true).with_resident_blocks(7),
             "4 can be resident",
         ),
         (Launch::new(1, 32).with_resident_blocks(0), "0 can be resident"),
-        (
-            Launch::new(100, 1024).with_resident_blocks(100),
-            "102400 resident threads",
-        ),
+        (Launch::new(100, 1024).with_resident_blocks(100), "102400 resident threads"),
     ];
     for (launch, part) in cases {
         let fault = run_closure(&memory, "none", &launch, || panic!("ran")).unwrap_err();
-        let FaultKind::InvalidLaunch { reason } = &fault.kind else {
-            panic!("{fault}")
-        };
+        let FaultKind::InvalidLaunch { reason } = &fault.kind else { panic!("{fault}") };
         assert!(reason.contains(part), "{reason}");
     }
     let fault = run_closure(&memory, "outer", &Launch::new(1, 1), || {
@@ -152,19 +117,13 @@ fn more_blocks_than_are_resident_run_one_after_the_other() {
     let memory = Memory::new();
     for (grid, resident) in [(1000, 1), (1000, 3), (37, 64)] {
         let out = Words::zeroed(&memory, grid as usize, "out");
-        let launch = Launch::new(grid, 40)
-            .with_resident_blocks(resident)
-            .with_seed(u64::from(grid));
+        let launch = Launch::new(grid, 40).with_resident_blocks(resident).with_seed(u64::from(grid));
         let statistics = run_closure(&memory, "many", &launch, || {
             block::sync();
-            out.global()
-                .reduce(simt::AtomicOp::Add, block::index() as usize, 1);
+            out.global().reduce(simt::AtomicOp::Add, block::index() as usize, 1);
         })
         .unwrap();
-        assert_eq!(
-            (statistics.blocks, statistics.block_barriers),
-            (u64::from(grid), u64::from(grid))
-        );
+        assert_eq!((statistics.blocks, statistics.block_barriers), (u64::from(grid), u64::from(grid)));
         assert!(out.to_vec().iter().all(|&count| count == 40));
     }
 }
@@ -176,13 +135,8 @@ fn the_order_of_blocks_depends_on_the_seed_only() {
         let order = Words::zeroed(&memory, 33, "order");
         let launch = Launch::new(32, 1).with_resident_blocks(2).with_seed(seed);
         run_closure(&memory, "order", &launch, || {
-            let ticket = order.global().atomic(
-                simt::AtomicOp::Add,
-                32,
-                1,
-                simt::Order::Relaxed,
-                simt::Scope::Device,
-            );
+            let ticket =
+                order.global().atomic(simt::AtomicOp::Add, 32, 1, simt::Order::Relaxed, simt::Scope::Device);
             order.global().set(ticket as usize, block::index());
         })
         .unwrap();
@@ -201,38 +155,23 @@ fn memory_refuses_bad_requests_and_names_the_allocation() {
     let memory = Memory::new();
     let address = memory.allocate(100, "lengths").unwrap();
     let other = memory.allocate(1, "flag").unwrap();
-    assert_eq!(
-        (address % 256, other % 256, memory.allocated_bytes()),
-        (0, 0, 101)
-    );
+    assert_eq!((address % 256, other % 256, memory.allocated_bytes()), (0, 0, 101));
     memory.write(address, &[1; 100]).unwrap();
     memory.fill(address + 10, 2, 90).unwrap();
     let mut bytes = [0; 20];
     memory.read(address + 5, &mut bytes).unwrap();
     assert_eq!((&bytes[..5], &bytes[5..]), (&[1; 5][..], &[2; 15][..]));
     let error = memory.write(address + 1, &[0; 100]).unwrap_err();
-    assert!(
-        error.to_string().contains("lengths") && error.to_string().contains("100 bytes"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("lengths") && error.to_string().contains("100 bytes"), "{error}");
     assert!(memory.fill(address - 1, 0, 1).is_err());
     assert!(memory.read(address + 101, &mut []).is_err());
     assert!(memory.read(address + 100, &mut []).is_ok());
-    assert_eq!(
-        memory.free(address + 4),
-        Err(MemoryError::UnknownAllocation { address: address + 4 })
-    );
+    assert_eq!(memory.free(address + 4), Err(MemoryError::UnknownAllocation { address: address + 4 }));
     memory.free(address).unwrap();
-    assert_eq!(
-        memory.free(address),
-        Err(MemoryError::UnknownAllocation { address })
-    );
+    assert_eq!(memory.free(address), Err(MemoryError::UnknownAllocation { address }));
     assert!(memory.read(address, &mut bytes).is_err());
     assert_eq!(memory.allocated_bytes(), 1);
-    assert!(matches!(
-        memory.allocate(usize::MAX / 2, "huge"),
-        Err(MemoryError::OutOfMemory { .. })
-    ));
+    assert!(matches!(memory.allocate(usize::MAX / 2, "huge"), Err(MemoryError::OutOfMemory { .. })));
 }
 
 #[test]

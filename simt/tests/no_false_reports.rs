@@ -2,16 +2,11 @@
 
 mod common;
 
-use common::{Words, always_clean, global_index};
+use common::{Words, always_clean, global_index, shared};
 use dsa_simt::emu::{Launch, Preemption, run_closure};
-use dsa_simt::{AtomicOp, Carve, Order, Scope, Shared, block, cluster, fence, spin_hint, thread, warp};
+use dsa_simt::{AtomicOp, Order, Scope, block, cluster, fence, spin_hint, thread, warp};
 
 const ALL: u32 = warp::ALL;
-
-fn shared(len: u32) -> Shared<u32> {
-    // SAFETY: the emulator checks every access.
-    unsafe { Carve::dynamic().array(len) }
-}
 
 #[test]
 fn lanes_exchange_through_shared_memory_with_warp_barriers() {
@@ -56,74 +51,65 @@ fn parts_of_a_warp_pass_words_along_a_chain() {
 
 #[test]
 fn double_buffers_need_one_barrier_per_step() {
-    always_clean(
-        &Launch::new(2, 160).with_shared_bytes(2 * 160 * 4),
-        |memory, launch| {
-            run_closure(memory, "double_buffer", launch, || {
-                let (words, t, n) = (shared(320), thread::index(), block::threads());
-                words.set(t, t);
-                for step in 0..6 {
-                    block::sync();
-                    let (from, to) = (step % 2 * n, (step + 1) % 2 * n);
-                    words.set(to + t, words.get(from + (t + 1) % n));
-                }
+    always_clean(&Launch::new(2, 160).with_shared_bytes(2 * 160 * 4), |memory, launch| {
+        run_closure(memory, "double_buffer", launch, || {
+            let (words, t, n) = (shared(320), thread::index(), block::threads());
+            words.set(t, t);
+            for step in 0..6 {
                 block::sync();
-                assert_eq!(words.get(t), (t + 6) % n);
-            })
-        },
-    );
+                let (from, to) = (step % 2 * n, (step + 1) % 2 * n);
+                words.set(to + t, words.get(from + (t + 1) % n));
+            }
+            block::sync();
+            assert_eq!(words.get(t), (t + 6) % n);
+        })
+    });
 }
 
 #[test]
 fn histograms_of_atomics_are_read_after_a_barrier() {
-    always_clean(
-        &Launch::new(2, 256).with_shared_bytes(64 * 4),
-        |memory, launch| {
-            run_closure(memory, "histogram", launch, || {
-                let (bins, t) = (shared(64), thread::index());
-                for round in 0..3 {
-                    if t < 64 {
-                        bins.set(t, 0);
-                    }
-                    block::sync();
-                    for i in 0..8 {
-                        bins.reduce(AtomicOp::Add, (t * 13 + i * round) % 64, 1);
-                    }
-                    let some = bins.atomic_load(t % 64, Order::Relaxed, Scope::Block);
-                    assert!(some <= 2048);
-                    block::sync();
-                    let sum: u32 = (0..64).map(|bin| bins.get(bin)).sum();
-                    assert_eq!(sum, 2048);
-                    block::sync();
+    always_clean(&Launch::new(2, 256).with_shared_bytes(64 * 4), |memory, launch| {
+        run_closure(memory, "histogram", launch, || {
+            let (bins, t) = (shared(64), thread::index());
+            for round in 0..3 {
+                if t < 64 {
+                    bins.set(t, 0);
                 }
-            })
-        },
-    );
+                block::sync();
+                for i in 0..8 {
+                    bins.reduce(AtomicOp::Add, (t * 13 + i * round) % 64, 1);
+                }
+                let some = bins.atomic_load(t % 64, Order::Relaxed, Scope::Block);
+                assert!(some <= 2048);
+                block::sync();
+                let sum: u32 = (0..64).map(|bin| bins.get(bin)).sum();
+                assert_eq!(sum, 2048);
+                block::sync();
+            }
+        })
+    });
 }
 
 #[test]
 fn prefix_sums_over_a_block_are_exact() {
-    always_clean(
-        &Launch::new(2, 320).with_shared_bytes(64 * 4),
-        |memory, launch| {
-            run_closure(memory, "scan", launch, || {
-                let (sums, t) = (shared(64), thread::index());
-                let mut inclusive = t * 3 + 1;
-                for delta in [1, 2, 4, 8, 16] {
-                    let below = warp::shuffle_up(ALL, inclusive, delta);
-                    if thread::lane() >= delta {
-                        inclusive += below;
-                    }
+    always_clean(&Launch::new(2, 320).with_shared_bytes(64 * 4), |memory, launch| {
+        run_closure(memory, "scan", launch, || {
+            let (sums, t) = (shared(64), thread::index());
+            let mut inclusive = t * 3 + 1;
+            for delta in [1, 2, 4, 8, 16] {
+                let below = warp::shuffle_up(ALL, inclusive, delta);
+                if thread::lane() >= delta {
+                    inclusive += below;
                 }
-                if thread::lane() == 31 {
-                    sums.set(thread::warp(), inclusive);
-                }
-                block::sync();
-                let before: u32 = (0..thread::warp()).map(|warp| sums.get(warp)).sum();
-                assert_eq!(before + inclusive, (0..=t).map(|i| i * 3 + 1).sum::<u32>());
-            })
-        },
-    );
+            }
+            if thread::lane() == 31 {
+                sums.set(thread::warp(), inclusive);
+            }
+            block::sync();
+            let before: u32 = (0..thread::warp()).map(|warp| sums.get(warp)).sum();
+            assert_eq!(before + inclusive, (0..=t).map(|i| i * 3 + 1).sum::<u32>());
+        })
+    });
 }
 
 #[test]
@@ -142,10 +128,7 @@ fn one_thread_reads_and_writes_its_own_words_as_it_likes() {
 
 #[test]
 fn clusters_exchange_between_cluster_barriers() {
-    let launch = Launch::new(8, 64)
-        .with_cluster(4)
-        .with_shared_bytes(512)
-        .with_resident_blocks(8);
+    let launch = Launch::new(8, 64).with_cluster(4).with_shared_bytes(512).with_resident_blocks(8);
     always_clean(&launch, |memory, launch| {
         run_closure(memory, "cluster", launch, || {
             let (words, t, rank) = (shared(128), thread::index(), cluster::rank());
@@ -177,9 +160,7 @@ fn the_last_block_to_arrive_sums_what_the_others_stored() {
                 fence(Scope::Device);
                 block::sync();
                 if thread::index() == 0 {
-                    let ticket = state
-                        .global()
-                        .atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
+                    let ticket = state.global().atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
                     last.set(0, u32::from(ticket == block::count() - 1));
                 }
                 block::sync();

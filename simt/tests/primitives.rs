@@ -27,20 +27,14 @@ fn threads_know_who_they_are() {
         let (block, thread) = (i as u32 / 70, i as u32 % 70);
         assert_eq!(*id, block << 20 | thread << 8 | (thread % 32));
     }
-    assert!(
-        per_thread(&launch, || block::threads() * 100 + block::count())
-            .iter()
-            .all(|&v| v == 7003)
-    );
+    assert!(per_thread(&launch, || block::threads() * 100 + block::count()).iter().all(|&v| v == 7003));
     assert!(per_thread(&launch, cluster::size).iter().all(|&size| size == 1));
 }
 
 #[test]
 fn block_barriers_count_and_vote() {
     let launch = three_warps();
-    let counts = per_thread(&launch, || {
-        block::sync_count(thread::index() % 3 == block::index())
-    });
+    let counts = per_thread(&launch, || block::sync_count(thread::index() % 3 == block::index()));
     assert!(counts[..80].iter().all(|&count| count == 27));
     assert!(counts[80..].iter().all(|&count| count == 27));
     let votes = per_thread(&launch, || {
@@ -58,9 +52,7 @@ fn shuffles_move_values_between_lanes() {
     let launch = Launch::new(1, 64);
     let lane = |i: usize| i % 32;
     let base = |i: usize| i / 32 * 32;
-    let index = per_thread(&launch, || {
-        warp::shuffle(ALL, thread::index(), thread::lane() * 5 + 3)
-    });
+    let index = per_thread(&launch, || warp::shuffle(ALL, thread::index(), thread::lane() * 5 + 3));
     let up = per_thread(&launch, || warp::shuffle_up(ALL, thread::index(), 3));
     let down = per_thread(&launch, || warp::shuffle_down(ALL, thread::index(), 5));
     let xor = per_thread(&launch, || warp::shuffle_xor(ALL, thread::index(), 21));
@@ -70,9 +62,7 @@ fn shuffles_move_values_between_lanes() {
         assert_eq!(down[i] as usize, if lane(i) < 27 { i + 5 } else { i });
         assert_eq!(xor[i] as usize, base(i) + (lane(i) ^ 21));
     }
-    let floats = per_thread(&launch, || {
-        warp::shuffle(ALL, -1.5_f32 * thread::lane() as f32, 2).to_bits()
-    });
+    let floats = per_thread(&launch, || warp::shuffle(ALL, -1.5_f32 * thread::lane() as f32, 2).to_bits());
     assert!(floats.iter().all(|&bits| f32::from_bits(bits) == -3.0));
 }
 
@@ -88,20 +78,13 @@ fn votes_matches_and_reductions_see_the_lanes_of_the_mask() {
     for i in 0..160 {
         let t = i % 80;
         let warp = (t / 32 * 32..80.min(t / 32 * 32 + 32)).map(|t| t as u32);
-        let bits = |f: &dyn Fn(u32) -> bool| {
-            warp.clone()
-                .filter(|&t| f(t))
-                .fold(0_u32, |b, t| b | 1 << (t % 32))
-        };
+        let bits =
+            |f: &dyn Fn(u32) -> bool| warp.clone().filter(|&t| f(t)).fold(0_u32, |b, t| b | 1 << (t % 32));
         assert_eq!(ballot[i], bits(&|t| t.is_multiple_of(5)));
         assert_eq!(some[i], u32::from(t / 32 == 1));
         assert_eq!(every[i], u32::from(t / 32 != 1));
         assert_eq!(alike[i], bits(&|other| other / 7 == t as u32 / 7));
-        assert_eq!(
-            sum[i],
-            warp.clone()
-                .fold(0, |sum: u32, t| sum.wrapping_add(t.wrapping_sub(3)))
-        );
+        assert_eq!(sum[i], warp.clone().fold(0, |sum: u32, t| sum.wrapping_add(t.wrapping_sub(3))));
         assert_eq!(most[i], warp.clone().map(|t| t ^ 13).max().unwrap());
     }
 }
@@ -214,15 +197,11 @@ fn global_atomics_update_one_after_the_other() {
     let memory = Memory::new();
     let words = Words::filled(&memory, &[0, 0, u32::MAX, 0, 5], "words");
     let tickets = Words::zeroed(&memory, 40 * 33, "tickets");
-    let launch = Launch::new(40, 33)
-        .with_seed(3)
-        .with_preemption(Preemption::OneIn(2));
+    let launch = Launch::new(40, 33).with_seed(3).with_preemption(Preemption::OneIn(2));
     let statistics = run_closure(&memory, "atomics", &launch, || {
         let (words, i) = (words.global(), global_index() as u32);
         let ticket = words.atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
-        tickets
-            .global()
-            .atomic(AtomicOp::Add, ticket as usize, 1, Order::Relaxed, Scope::Device);
+        tickets.global().atomic(AtomicOp::Add, ticket as usize, 1, Order::Relaxed, Scope::Device);
         words.reduce(AtomicOp::Max, 1, i);
         words.reduce(AtomicOp::Min, 2, i + 7);
         words.reduce(AtomicOp::Or, 3, 1 << (i % 32));
@@ -238,10 +217,7 @@ fn global_atomics_update_one_after_the_other() {
 
 #[test]
 fn clusters_share_memory() {
-    let launch = Launch::new(12, 64)
-        .with_cluster(4)
-        .with_shared_bytes(256)
-        .with_resident_blocks(9);
+    let launch = Launch::new(12, 64).with_cluster(4).with_shared_bytes(256).with_resident_blocks(9);
     for seed in 0..8 {
         let values = per_thread(&launch.clone().with_seed(seed), || {
             // SAFETY: the emulator checks every access.
@@ -278,10 +254,7 @@ fn blocks_that_are_resident_together_can_wait_for_each_other() {
     for seed in 0..8 {
         let memory = Memory::new();
         let arrived = Words::zeroed(&memory, 1, "arrived");
-        let launch = Launch::new(6, 64)
-            .with_cooperative(true)
-            .with_resident_blocks(6)
-            .with_seed(seed);
+        let launch = Launch::new(6, 64).with_cooperative(true).with_resident_blocks(6).with_seed(seed);
         let statistics = run_closure(&memory, "grid_barrier", &launch, || {
             if thread::index() == 0 {
                 let arrived = arrived.global();

@@ -106,21 +106,14 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         null_us: None,
         cases: Vec::new(),
     };
-    eprintln!(
-        "{} ({}): {}",
-        report.backend, report.backend_reason, report.device.name
-    );
+    eprintln!("{} ({}): {}", report.backend, report.backend_reason, report.device.name);
     if on_gpu {
         run_timed(&device, &cases, arguments, &mut report)?;
     } else {
         run_emulated(&device, &cases, &mut report);
     }
     report.relate();
-    eprintln!(
-        "{} cases in {:.0} s\n",
-        report.cases.len(),
-        start.elapsed().as_secs_f64()
-    );
+    eprintln!("{} cases in {:.0} s\n", report.cases.len(), start.elapsed().as_secs_f64());
     print!("{}", report.to_terminal());
     write_all(&arguments.out, &report)?;
     Ok(report.all_exact())
@@ -161,10 +154,7 @@ fn run_timed(
 ) -> Result<(), Failure> {
     let folder = &arguments.out;
     let log = fs::File::create(folder.join("criterion.log"));
-    let log = log.map_err(|source| Failure::Out {
-        folder: folder.clone(),
-        source,
-    })?;
+    let log = log.map_err(|source| Failure::Out { folder: folder.clone(), source })?;
     let mut timed = Timed::new(device, cases, !arguments.quick, log)?;
     report.null_us = Some(timed.null_us()?);
     for (number, case) in cases.iter().enumerate() {
@@ -191,12 +181,7 @@ fn run_emulated(device: &Device, cases: &[Case], report: &mut Report) {
         let record = emulated::run(device, case);
         let verdict = if record.exact { "exact" } else { "NOT EXACT" };
         let seconds = start.elapsed().as_secs_f64();
-        eprintln!(
-            "[{}/{}] {case}: {verdict} ({}), {seconds:.1} s",
-            number + 1,
-            cases.len(),
-            record.path
-        );
+        eprintln!("[{}/{}] {case}: {verdict} ({}), {seconds:.1} s", number + 1, cases.len(), record.path);
         say_if_wrong(&record);
         report.cases.push(record);
     }
@@ -233,8 +218,5 @@ fn write_all(folder: &Path, report: &Report) -> Result<(), Failure> {
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<(), Failure> {
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(folder.join(name), text));
-    written.map_err(|source| Failure::Out {
-        folder: folder.to_owned(),
-        source,
-    })
+    written.map_err(|source| Failure::Out { folder: folder.to_owned(), source })
 }

@@ -75,18 +75,13 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<String, Failure> {
     let scores: Array2<f32> = npy::read::<f32, Ix2>(&arguments.scores, "2-D float32")?;
-    let lengths = npy::read::<i32, Ix1>(&arguments.lengths, "1-D int32")?
-        .into_raw_vec_and_offset()
-        .0;
+    let lengths = npy::read::<i32, Ix1>(&arguments.lengths, "1-D int32")?.into_raw_vec_and_offset().0;
     let (rows, columns) = scores.dim();
     if rows == 0 || columns == 0 {
         return Err(Failure::Empty { rows, columns });
     }
     if lengths.len() != rows {
-        return Err(Failure::Lengths {
-            lengths: lengths.len(),
-            rows,
-        });
+        return Err(Failure::Lengths { lengths: lengths.len(), rows });
     }
     let limit = |count: usize| u32::try_from(count).map_err(|_| Failure::TooLarge { rows, columns });
     let (row_count, column_count) = (limit(rows)?, limit(columns)?);
@@ -95,31 +90,18 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
     let device = open(arguments.backend)?;
     let stream = device.stream()?;
     let mut workspace = Workspace::new(&device);
-    let mut topk = TopK::builder(arguments.k)
-        .max_rows(row_count)
-        .max_len(column_count)
-        .build(&device)?;
+    let mut topk = TopK::builder(arguments.k).max_rows(row_count).max_len(column_count).build(&device)?;
     let scores = device.upload(&scores)?;
     let lengths = device.upload(&lengths)?;
     let k = arguments.k as usize;
     let mut out = device.alloc::<i32>(rows * k)?;
     let pitch = columns as u64;
-    topk.enqueue_buffers(
-        &stream,
-        &mut workspace,
-        &scores,
-        pitch,
-        &lengths,
-        row_count,
-        &mut out,
-    )?;
+    topk.enqueue_buffers(&stream, &mut workspace, &scores, pitch, &lengths, row_count, &mut out)?;
     let indices = out.download()?;
     let indices = Array2::from_shape_vec((rows, k), indices).expect("k indices for each row");
     npy::write(&arguments.out, &indices)?;
     let (name, out) = (&device.properties().name, arguments.out.display());
-    Ok(format!(
-        "selected {k} of each of {rows} rows of {columns} on {name}; wrote {out}"
-    ))
+    Ok(format!("selected {k} of each of {rows} rows of {columns} on {name}; wrote {out}"))
 }
 
 fn open(backend: Backend) -> Result<Device, Error> {

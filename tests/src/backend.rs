@@ -49,10 +49,7 @@ pub fn chosen() -> Result<Choice, BackendError> {
 /// Any [`BackendError`].
 pub fn device(seed: u64) -> Result<Device, BackendError> {
     match chosen()? {
-        Choice::Emulator => Ok(Device::emulator_with(EmulatorOptions {
-            seed,
-            ..EmulatorOptions::default()
-        })),
+        Choice::Emulator => Ok(Device::emulator_with(EmulatorOptions { seed, ..EmulatorOptions::default() })),
         #[cfg(feature = "cust")]
         Choice::Gpu => Ok(Device::cuda(0)?),
         #[cfg(not(feature = "cust"))]

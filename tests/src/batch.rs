@@ -49,30 +49,19 @@ impl BatchSpec {
     /// With one distribution after the other, row by row.
     #[must_use]
     pub fn with_distributions(self, distributions: &[Distribution]) -> Self {
-        Self {
-            distributions: distributions.to_vec(),
-            ..self
-        }
+        Self { distributions: distributions.to_vec(), ..self }
     }
 
     /// With `pitch` elements from row to row, the first row `offset` elements into the buffer.
     #[must_use]
     pub fn with_layout(self, pitch: usize, offset: usize) -> Self {
-        Self {
-            pitch,
-            offset,
-            ..self
-        }
+        Self { pitch, offset, ..self }
     }
 
     /// With lengths that are sequence lengths.
     #[must_use]
     pub fn with_sequences(self, next_n: usize, compress_ratio: usize) -> Self {
-        Self {
-            next_n,
-            compress_ratio,
-            ..self
-        }
+        Self { next_n, compress_ratio, ..self }
     }
 
     /// Number of rows.
@@ -110,8 +99,7 @@ impl BatchSpec {
         for row in 0..rows {
             let first = self.offset + row * self.pitch;
             let valid = self.valid(row);
-            self.distribution(row)
-                .fill(self.seed, row, &mut scores[first..first + valid])?;
+            self.distribution(row).fill(self.seed, row, &mut scores[first..first + valid])?;
         }
         Ok(Batch { spec: self, scores })
     }
@@ -194,13 +182,7 @@ mod tests {
         let batch = spec.build().unwrap();
         assert_eq!(batch.scores.len(), 3 + 2 * 13 + 10);
         assert_eq!([0, 1, 2].map(|row| batch.row(row).len()), [4, 0, 10]);
-        assert!(
-            batch
-                .row(0)
-                .iter()
-                .chain(batch.row(2))
-                .all(|v| (0.0..1.0).contains(v))
-        );
+        assert!(batch.row(0).iter().chain(batch.row(2)).all(|v| (0.0..1.0).contains(v)));
         let garbage = batch.scores[..3].iter().chain(&batch.scores[7..29]);
         assert!(garbage.clone().count() == 25 && garbage.clone().all(|v| v.is_nan() || *v >= 1e30));
     }
@@ -208,24 +190,14 @@ mod tests {
     #[test]
     fn sequences_give_each_row_one_more_token() {
         let spec = BatchSpec::new(Distribution::Uniform, 1, 100, vec![8, 2]).with_sequences(3, 2);
-        assert_eq!(
-            (0..spec.rows()).map(|row| spec.valid(row)).collect::<Vec<_>>(),
-            [3, 3, 4, 0, 0, 1]
-        );
+        assert_eq!((0..spec.rows()).map(|row| spec.valid(row)).collect::<Vec<_>>(), [3, 3, 4, 0, 0, 1]);
     }
 
     #[test]
     fn a_wrong_row_is_named_with_its_distribution_and_seed() {
         let batch = BatchSpec::full(Distribution::SortedUp, 9, 5, 2).build().unwrap();
         let text = batch.check(&[4, 3, 4, 0], 2).unwrap_err().to_string();
-        for part in [
-            "row 1 of 2",
-            "sorted-up",
-            "seed 9",
-            "length 5",
-            "got index 0",
-            "index 3",
-        ] {
+        for part in ["row 1 of 2", "sorted-up", "seed 9", "length 5", "got index 0", "index 3"] {
             assert!(text.contains(part), "{text:?} lacks {part:?}");
         }
     }

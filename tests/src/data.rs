@@ -55,11 +55,7 @@ pub enum DataError {
 }
 
 fn list(folders: &[PathBuf]) -> String {
-    folders
-        .iter()
-        .map(|f| f.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+    folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The folder with the rows: `DSA_DATA`, or `data` next to the executable, or `data` in this crate.
@@ -68,18 +64,14 @@ fn list(folders: &[PathBuf]) -> String {
 /// [`DataError::NotFound`] with the folders that were tried.
 pub fn folder() -> Result<PathBuf, DataError> {
     let from_environment = std::env::var_os("DSA_DATA").map(PathBuf::from);
-    let beside_executable = std::env::current_exe()
-        .ok()
-        .and_then(|exe| exe.parent().map(|folder| folder.join("data")));
+    let beside_executable =
+        std::env::current_exe().ok().and_then(|exe| exe.parent().map(|folder| folder.join("data")));
     let in_crate = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("data"));
     let tried: Vec<PathBuf> = match from_environment {
         Some(chosen) => vec![chosen],
         None => [beside_executable, in_crate].into_iter().flatten().collect(),
     };
-    match tried
-        .iter()
-        .find(|folder| folder.join("indexer_scores.npy").is_file())
-    {
+    match tried.iter().find(|folder| folder.join("indexer_scores.npy").is_file()) {
         Some(found) => Ok(found.clone()),
         None => Err(DataError::NotFound { tried }),
     }
@@ -112,15 +104,9 @@ pub fn load(folder: &Path) -> Result<Vec<RealRow>, DataError> {
     let ties = integers("indexer_top2048_ties.npy")?;
     let sources = integers("indexer_source_rows.npy")?;
 
-    let wrong = |reason: String| DataError::Inconsistent {
-        folder: folder.into(),
-        reason,
-    };
+    let wrong = |reason: String| DataError::Inconsistent { folder: folder.into(), reason };
     let count = lengths.len();
-    if [columns.len(), thresholds.len(), ties.len(), sources.len()]
-        .iter()
-        .any(|&len| len != count)
-    {
+    if [columns.len(), thresholds.len(), ties.len(), sources.len()].iter().any(|&len| len != count) {
         return Err(wrong(format!("the arrays do not all have {count} rows")));
     }
     let natural = |array: &ndarray::ArrayBase<OwnedRepr<i32>, Ix1>, row: usize, name: &str| {
@@ -171,26 +157,16 @@ mod tests {
     #[test]
     fn the_stored_rows_take_every_path() {
         let lengths: Vec<usize> = rows().unwrap().iter().map(|row| row.length).collect();
-        for wanted in [
-            1, 2047, 2048, 2049, 4097, 8193, 16385, 32769, 40000, 65537, 131_072,
-        ] {
-            assert!(
-                lengths.contains(&wanted),
-                "no row of length {wanted} in {lengths:?}"
-            );
+        for wanted in [1, 2047, 2048, 2049, 4097, 8193, 16385, 32769, 40000, 65537, 131_072] {
+            assert!(lengths.contains(&wanted), "no row of length {wanted} in {lengths:?}");
         }
     }
 
     #[test]
     fn a_missing_folder_names_the_way_out() {
         let error = load(Path::new("/nonexistent")).unwrap_err();
-        assert!(
-            error.to_string().contains("/nonexistent/indexer_scores.npy"),
-            "{error}"
-        );
-        let error = DataError::NotFound {
-            tried: vec!["a".into(), "b".into()],
-        };
+        assert!(error.to_string().contains("/nonexistent/indexer_scores.npy"), "{error}");
+        let error = DataError::NotFound { tried: vec!["a".into(), "b".into()] };
         assert!(error.to_string().contains("a, b; set DSA_DATA"), "{error}");
     }
 }

@@ -141,13 +141,9 @@ impl Distribution {
                 2 => 1e30 * random.normal(),
                 _ => random.normal(),
             }),
-            Self::NanMixed => out.fill_with(|| {
-                if random.below(8) == 0 {
-                    nan(random)
-                } else {
-                    random.normal()
-                }
-            }),
+            Self::NanMixed => {
+                out.fill_with(|| if random.below(8) == 0 { nan(random) } else { random.normal() })
+            }
             Self::NanOnly => out.fill_with(|| nan(random)),
             Self::SignedZeros => out.fill_with(|| match random.below(512) {
                 0 => 1e-3 * random.normal(),
@@ -170,18 +166,13 @@ impl Distribution {
             Self::StridePeriod => {
                 let mut cycle = [0.0; PERIOD];
                 normal(random, &mut cycle);
-                out.iter_mut()
-                    .zip(cycle.iter().cycle())
-                    .for_each(|(v, c)| *v = *c);
+                out.iter_mut().zip(cycle.iter().cycle()).for_each(|(v, c)| *v = *c);
             }
             Self::OneHalfBin => out.fill_with(|| 1.0 + random.unit() / 1024.0),
             Self::RandomBits => out.fill_with(|| f32::from_bits(random.bits() as u32)),
             Self::Real => {
                 let rows = data::rows()?;
-                let source = rows
-                    .iter()
-                    .cycle()
-                    .skip((row + seed as usize % rows.len()) % rows.len());
+                let source = rows.iter().cycle().skip((row + seed as usize % rows.len()) % rows.len());
                 let scores = source.flat_map(|row| row.columns.iter());
                 out.iter_mut().zip(scores).for_each(|(v, s)| *v = *s);
             }
@@ -203,9 +194,7 @@ fn normal(random: &mut Random, out: &mut [f32]) {
 /// Increasing by 2^-8 per element, from a random start that puts zero into the middle.
 fn sorted(random: &mut Random, out: &mut [f32]) {
     let start = -(out.len() as f32) / 512.0 + random.unit();
-    out.iter_mut()
-        .enumerate()
-        .for_each(|(i, v)| *v = start + i as f32 / 256.0);
+    out.iter_mut().enumerate().for_each(|(i, v)| *v = start + i as f32 / 256.0);
 }
 
 fn nan(random: &mut Random) -> f32 {
@@ -228,11 +217,7 @@ pub struct UnknownDistribution {
 }
 
 fn names() -> String {
-    Distribution::ALL
-        .iter()
-        .map(|d| d.name())
-        .collect::<Vec<_>>()
-        .join(", ")
+    Distribution::ALL.iter().map(|d| d.name()).collect::<Vec<_>>().join(", ")
 }
 
 impl FromStr for Distribution {
@@ -240,9 +225,7 @@ impl FromStr for Distribution {
 
     fn from_str(name: &str) -> Result<Self, UnknownDistribution> {
         let found = Self::ALL.iter().find(|d| d.name() == name);
-        found.copied().ok_or_else(|| UnknownDistribution {
-            name: name.to_owned(),
-        })
+        found.copied().ok_or_else(|| UnknownDistribution { name: name.to_owned() })
     }
 }
 
@@ -262,10 +245,7 @@ mod tests {
             assert_eq!(distribution.name().parse(), Ok(distribution));
         }
         let error = "gaussian".parse::<Distribution>().unwrap_err().to_string();
-        assert!(
-            error.contains("gaussian") && error.contains("normal, uniform"),
-            "{error}"
-        );
+        assert!(error.contains("gaussian") && error.contains("normal, uniform"), "{error}");
     }
 
     #[test]
@@ -300,15 +280,10 @@ mod tests {
         assert!(zeros.iter().any(|v| v.to_bits() == 0) && zeros.iter().any(|v| v.to_bits() == 0x8000_0000));
         assert!(share(&row(D::Infinities, n), f32::is_infinite) > 0.1);
         assert!(
-            row(D::StridePeriod, n)
-                .chunks_exact(PERIOD)
-                .all(|c| c == &row(D::StridePeriod, n)[..PERIOD])
+            row(D::StridePeriod, n).chunks_exact(PERIOD).all(|c| c == &row(D::StridePeriod, n)[..PERIOD])
         );
         let bins = |row: Vec<f32>, shift: u32| {
-            let mut bins: Vec<u16> = row
-                .iter()
-                .map(|&v| half::f16::from_f32(v).to_bits() >> shift)
-                .collect();
+            let mut bins: Vec<u16> = row.iter().map(|&v| half::f16::from_f32(v).to_bits() >> shift).collect();
             bins.sort_unstable();
             bins.dedup();
             bins.len()

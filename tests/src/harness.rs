@@ -62,12 +62,7 @@ impl Selector {
         let stream = device.stream()?;
         let workspace = Workspace::with_bytes(device, topk.workspace_bytes())?;
         workspace.fill_bytes(dirt)?;
-        Ok(Self {
-            topk,
-            stream,
-            workspace,
-            k,
-        })
+        Ok(Self { topk, stream, workspace, k })
     }
 
     /// Copies a batch to the device, with poisoned outputs.
@@ -88,13 +83,7 @@ impl Selector {
             lengths: lengths.address(),
             out: out.address() + 4 * GUARD as u64,
         };
-        Ok(Placed {
-            scores,
-            lengths,
-            out,
-            args,
-            words,
-        })
+        Ok(Placed { scores, lengths, out, args, words })
     }
 
     /// Enqueues the operator.
@@ -145,16 +134,9 @@ impl Placed {
         let all = self.out.download()?;
         let poison = i32::from_ne_bytes([POISON; 4]);
         let inside = GUARD..GUARD + self.words;
-        let broken = all
-            .iter()
-            .enumerate()
-            .find(|(i, word)| !inside.contains(i) && **word != poison);
+        let broken = all.iter().enumerate().find(|(i, word)| !inside.contains(i) && **word != poison);
         if let Some((i, &got)) = broken {
-            return Err(RunError::Guard {
-                word: i as isize - GUARD as isize,
-                words: self.words,
-                got,
-            });
+            return Err(RunError::Guard { word: i as isize - GUARD as isize, words: self.words, got });
         }
         Ok(all[inside].to_vec())
     }

@@ -12,7 +12,7 @@
 //! | [`backend`] | the device the suite runs on, chosen by `DSA_BACKEND` |
 //! | [`batch`] | a batch of rows with pitch, offset, lengths and garbage |
 //! | [`harness`] | runs a batch on a device with poisoned outputs and dirty scratch, and checks it |
-//! | [`bench`] | the parts of the benchmark: cells, timing, report, plot |
+//! | [`mod@bench`] | the parts of the benchmark: cells, timing, report, plot |
 //! | [`random`] | the generator of pseudo-random numbers behind the distributions |
 
 pub mod backend;

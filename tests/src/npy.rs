@@ -49,10 +49,7 @@ where
     T: ReadableElement + Clone,
     D: Dimension,
 {
-    let file = File::open(path).map_err(|source| NpyError::File {
-        path: path.into(),
-        source,
-    })?;
+    let file = File::open(path).map_err(|source| NpyError::File { path: path.into(), source })?;
     let array = Array::<T, D>::read_npy(BufReader::new(file)).map_err(|error| NpyError::Content {
         path: path.into(),
         wanted,
@@ -71,26 +68,15 @@ where
     T: WritableElement,
     D: Dimension,
 {
-    let file_error = |source| NpyError::File {
-        path: path.into(),
-        source,
-    };
-    let write_error = |reason: String| NpyError::Write {
-        path: path.into(),
-        reason,
-    };
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let file_error = |source| NpyError::File { path: path.into(), source };
+    let write_error = |reason: String| NpyError::Write { path: path.into(), reason };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as usual
     let mut temporary = builder.tempfile_in(folder).map_err(file_error)?;
     let mut writer = BufWriter::new(temporary.as_file_mut());
-    array
-        .write_npy(&mut writer)
-        .map_err(|error| write_error(error.to_string()))?;
+    array.write_npy(&mut writer).map_err(|error| write_error(error.to_string()))?;
     writer.flush().map_err(|error| write_error(error.to_string()))?;
     drop(writer);
     temporary.persist(path).map_err(|error| file_error(error.error))?;

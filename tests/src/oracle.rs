@@ -41,10 +41,7 @@ pub fn valid_length(length: i32, max_len: usize) -> usize {
 /// (rounded down). Negative where the sequence is too short.
 pub fn sequence_length(seq_lens: &[i32], next_n: usize, compress_ratio: usize, row: usize) -> i32 {
     let tokens = i64::from(seq_lens[row / next_n]) - next_n as i64 + 1 + (row % next_n) as i64;
-    tokens
-        .max(0)
-        .div_euclid(compress_ratio as i64)
-        .min(i64::from(i32::MAX)) as i32
+    tokens.max(0).div_euclid(compress_ratio as i64).min(i64::from(i32::MAX)) as i32
 }
 
 /// Indices of the `k` largest of `scores` (all of them when there are fewer), largest first, lowest index
@@ -66,10 +63,7 @@ pub fn threshold(scores: &[f32], k: usize) -> Option<(f32, usize)> {
         return None;
     }
     let kth = scores[*top_indices(scores, k).last()?];
-    let ties = scores
-        .iter()
-        .filter(|&&v| compare(v, kth) == Ordering::Equal)
-        .count();
+    let ties = scores.iter().filter(|&&v| compare(v, kth) == Ordering::Equal).count();
     Some((canonical(kth), ties))
 }
 
@@ -89,10 +83,7 @@ pub fn check_row(scores: &[f32], out: &[i32]) -> Result<(), RowError> {
             if word != PADDING {
                 return Err(RowError {
                     position,
-                    fault: RowFault::NotPadding {
-                        got: word,
-                        selected: wanted,
-                    },
+                    fault: RowFault::NotPadding { got: word, selected: wanted },
                 });
             }
             continue;
@@ -101,17 +92,11 @@ pub fn check_row(scores: &[f32], out: &[i32]) -> Result<(), RowError> {
         let Some(index) = index else {
             return Err(RowError {
                 position,
-                fault: RowFault::OutsideRow {
-                    got: word,
-                    length: scores.len(),
-                },
+                fault: RowFault::OutsideRow { got: word, length: scores.len() },
             });
         };
         if std::mem::replace(&mut seen[index], true) {
-            return Err(RowError {
-                position,
-                fault: RowFault::Twice { index },
-            });
+            return Err(RowError { position, fault: RowFault::Twice { index } });
         }
     }
     if wanted == scores.len() {
@@ -128,31 +113,20 @@ pub fn check_row(scores: &[f32], out: &[i32]) -> Result<(), RowError> {
 /// The first selected value that is too small, or else a larger one that is missing. `selected` are distinct
 /// indices of the row with other values than `expected`; `seen` tells which indices are selected.
 fn first_difference(scores: &[f32], selected: &[i32], expected: &[usize], seen: &[bool]) -> RowError {
-    let missing = *expected
-        .iter()
-        .find(|&&index| !seen[index])
-        .expect("the sets differ and are equally large");
+    let missing =
+        *expected.iter().find(|&&index| !seen[index]).expect("the sets differ and are equally large");
     let kth = scores[*expected.last().expect("an empty selection does not differ")];
     let too_small = |&word: &i32| compare(scores[word as usize], kth) == Ordering::Less;
     match selected.iter().position(too_small) {
         Some(position) => {
             let index = selected[position] as usize;
-            let fault = RowFault::TooSmall {
-                index,
-                value: scores[index],
-                missing,
-                expected: scores[missing],
-                kth,
-            };
+            let fault =
+                RowFault::TooSmall { index, value: scores[index], missing, expected: scores[missing], kth };
             RowError { position, fault }
         }
         None => RowError {
             position: selected.len() - 1,
-            fault: RowFault::Missing {
-                missing,
-                expected: scores[missing],
-                kth,
-            },
+            fault: RowFault::Missing { missing, expected: scores[missing], kth },
         },
     }
 }
@@ -224,41 +198,22 @@ impl fmt::Display for RowError {
         let position = self.position;
         match self.fault {
             RowFault::NotPadding { got, selected } => {
-                write!(
-                    f,
-                    "word {position}: expected {PADDING} after {selected} selected indices, got {got}"
-                )
+                write!(f, "word {position}: expected {PADDING} after {selected} selected indices, got {got}")
             }
             RowFault::OutsideRow { got, length } => {
-                write!(
-                    f,
-                    "word {position}: expected an index in 0..{length}, got {got} ({got:#010x})"
-                )
+                write!(f, "word {position}: expected an index in 0..{length}, got {got} ({got:#010x})")
             }
             RowFault::Twice { index } => {
-                write!(
-                    f,
-                    "word {position}: expected a new index, got {index} a second time"
-                )
+                write!(f, "word {position}: expected a new index, got {index} a second time")
             }
-            RowFault::TooSmall {
-                index,
-                value,
-                missing,
-                expected,
-                kth,
-            } => write!(
+            RowFault::TooSmall { index, value, missing, expected, kth } => write!(
                 f,
                 "word {position}: got index {index} with value {value:e} ({:#010x}), below the k-th largest {kth:e}; \
                  expected for instance index {missing} with value {expected:e} ({:#010x})",
                 value.to_bits(),
                 expected.to_bits(),
             ),
-            RowFault::Missing {
-                missing,
-                expected,
-                kth,
-            } => write!(
+            RowFault::Missing { missing, expected, kth } => write!(
                 f,
                 "words 0..={position}: expected index {missing} with value {expected:e} ({:#010x}), above the k-th \
                  largest {kth:e}; it is not there",
@@ -306,11 +261,8 @@ mod tests {
     #[test]
     fn every_kind_of_wrong_answer_is_reported_with_its_place() {
         let scores = [5.0, 4.0, 3.0, 2.0, f32::NAN];
-        let fault = |out: &[i32]| {
-            check_row(&scores, out)
-                .map_err(|e| (e.position, e.to_string()))
-                .unwrap_err()
-        };
+        let fault =
+            |out: &[i32]| check_row(&scores, out).map_err(|e| (e.position, e.to_string())).unwrap_err();
         let says = |out: &[i32], position: usize, words: &[&str]| {
             let (at, text) = fault(out);
             assert_eq!(at, position, "{text}");
@@ -332,10 +284,7 @@ mod tests {
         // 7 is missing, and both selected elements equal the k-th value: nothing selected is too small.
         let scores = [1.0, 7.0, 1.0];
         let error = check_row(&scores, &[0, 2]).unwrap_err();
-        assert!(
-            matches!(error.fault, RowFault::Missing { missing: 1, .. }),
-            "{error}"
-        );
+        assert!(matches!(error.fault, RowFault::Missing { missing: 1, .. }), "{error}");
     }
 
     #[test]

@@ -10,14 +10,9 @@ use crate::support::{build, device, selector};
 
 /// Requires an [`Error::Argument`] for `argument` whose message has all of `words`.
 fn assert_argument<T>(result: Result<T, Error>, name: &str, words: &[&str]) {
-    let error = result
-        .err()
-        .unwrap_or_else(|| panic!("a bad {name} was accepted"));
+    let error = result.err().unwrap_or_else(|| panic!("a bad {name} was accepted"));
     let text = error.to_string();
-    assert!(
-        matches!(&error, Error::Argument { argument, .. } if *argument == name),
-        "{name}: {error:?}"
-    );
+    assert!(matches!(&error, Error::Argument { argument, .. } if *argument == name), "{name}: {error:?}");
     for word in words {
         assert!(text.contains(word), "{text:?} lacks {word:?}");
     }
@@ -31,16 +26,8 @@ fn limits_outside_the_contract_are_refused_when_building() {
         assert_argument(builder.build(&device), name, words);
     };
     refused(TopK::builder(0).max_rows(1).max_len(10), "k", &["0", "1..=4096"]);
-    refused(
-        TopK::builder(5000).max_rows(1).max_len(10),
-        "k",
-        &["5000", "1..=4096"],
-    );
-    refused(
-        TopK::builder(u32::MAX).max_rows(1).max_len(10),
-        "k",
-        &["1..=4096"],
-    );
+    refused(TopK::builder(5000).max_rows(1).max_len(10), "k", &["5000", "1..=4096"]);
+    refused(TopK::builder(u32::MAX).max_rows(1).max_len(10), "k", &["1..=4096"]);
     refused(good().max_rows(0), "max_rows", &["0"]);
     refused(good().max_len(0), "max_len", &["0"]);
     refused(good().max_len(u32::MAX), "max_len", &[]);
@@ -48,16 +35,8 @@ fn limits_outside_the_contract_are_refused_when_building() {
     refused(good().max_sms(0), "max_sms", &["0"]);
     refused(good().next_n(0), "next_n", &["0"]);
     refused(good().compress_ratio(0), "compress_ratio", &["0"]);
-    refused(
-        good().max_len(8_193).path(Path::Decode),
-        "max_len",
-        &["8193", "8192"],
-    );
-    refused(
-        good().max_len(1_000).path(Path::Trivial),
-        "max_len",
-        &["1000", "64"],
-    );
+    refused(good().max_len(8_193).path(Path::Decode), "max_len", &["8193", "8192"]);
+    refused(good().max_len(1_000).path(Path::Trivial), "max_len", &["1000", "64"]);
 }
 
 #[test]
@@ -71,41 +50,13 @@ fn bad_launch_arguments_are_refused_and_nothing_is_written() {
         (TopKArgs { pitch: 999, ..good() }, "pitch", &["999", "1000"]),
         (TopKArgs { pitch: 0, ..good() }, "pitch", &["0", "1000"]),
         (TopKArgs { rows: 5, ..good() }, "rows", &["5", "4"]),
-        (
-            TopKArgs {
-                rows: u32::MAX,
-                ..good()
-            },
-            "rows",
-            &["4294967295", "4"],
-        ),
+        (TopKArgs { rows: u32::MAX, ..good() }, "rows", &["4294967295", "4"]),
         (TopKArgs { scores: 0, ..good() }, "scores", &["null"]),
         (TopKArgs { lengths: 0, ..good() }, "lengths", &["null"]),
         (TopKArgs { out: 0, ..good() }, "out", &["null"]),
-        (
-            TopKArgs {
-                scores: good().scores + 2,
-                ..good()
-            },
-            "scores",
-            &["align", "4"],
-        ),
-        (
-            TopKArgs {
-                lengths: good().lengths + 1,
-                ..good()
-            },
-            "lengths",
-            &["align", "4"],
-        ),
-        (
-            TopKArgs {
-                out: good().out + 3,
-                ..good()
-            },
-            "out",
-            &["align", "4"],
-        ),
+        (TopKArgs { scores: good().scores + 2, ..good() }, "scores", &["align", "4"]),
+        (TopKArgs { lengths: good().lengths + 1, ..good() }, "lengths", &["align", "4"]),
+        (TopKArgs { out: good().out + 3, ..good() }, "out", &["align", "4"]),
     ];
     let stream = selector.stream.clone();
     for (args, name, words) in cases {
@@ -115,15 +66,8 @@ fn bad_launch_arguments_are_refused_and_nothing_is_written() {
     }
     stream.synchronize().unwrap();
     let untouched = placed.output().unwrap();
-    assert!(
-        untouched
-            .iter()
-            .all(|&word| word == i32::from_ne_bytes([POISON; 4])),
-        "a refused launch wrote"
-    );
-    selector
-        .check(&batch)
-        .unwrap_or_else(|error| panic!("after refused launches: {error}"));
+    assert!(untouched.iter().all(|&word| word == i32::from_ne_bytes([POISON; 4])), "a refused launch wrote");
+    selector.check(&batch).unwrap_or_else(|error| panic!("after refused launches: {error}"));
 }
 
 #[test]
@@ -135,8 +79,7 @@ fn buffers_too_small_for_the_rows_are_refused() {
     let floats = |len: usize| device.upload(&vec![1.0f32; len]).unwrap();
     let integers = |len: usize| device.upload(&vec![100i32; len]).unwrap();
     let (scores, lengths, mut out) = (floats(3 * 120 + 100), integers(4), integers(40));
-    topk.enqueue_buffers(&stream, &mut workspace, &scores, 120, &lengths, 4, &mut out)
-        .unwrap();
+    topk.enqueue_buffers(&stream, &mut workspace, &scores, 120, &lengths, 4, &mut out).unwrap();
     let short = floats(3 * 120 + 99);
     let result = topk.enqueue_buffers(&stream, &mut workspace, &short, 120, &lengths, 4, &mut out);
     assert_argument(result, "scores", &["459", "460"]);
@@ -159,27 +102,13 @@ fn things_of_another_device_are_refused() {
     let mut out = device.upload(&[0i32; 10]).unwrap();
     let foreign = other.stream().unwrap();
     let result = topk.enqueue_buffers(&foreign, &mut workspace, &scores, 100, &lengths, 1, &mut out);
-    assert!(
-        matches!(result, Err(Error::WrongDevice { argument: "stream" })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(Error::WrongDevice { argument: "stream" })), "{result:?}");
     let foreign = other.upload(&[1.0f32; 100]).unwrap();
     let result = topk.enqueue_buffers(&stream, &mut workspace, &foreign, 100, &lengths, 1, &mut out);
-    assert!(
-        matches!(result, Err(Error::WrongDevice { argument: "scores" })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(Error::WrongDevice { argument: "scores" })), "{result:?}");
     let mut foreign = Workspace::new(&other);
     let result = topk.enqueue_buffers(&stream, &mut foreign, &scores, 100, &lengths, 1, &mut out);
-    assert!(
-        matches!(
-            result,
-            Err(Error::WrongDevice {
-                argument: "workspace"
-            })
-        ),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(Error::WrongDevice { argument: "workspace" })), "{result:?}");
 }
 
 #[test]
@@ -188,17 +117,7 @@ fn a_locked_workspace_that_is_too_small_is_refused_by_name() {
     let mut workspace = Workspace::with_bytes(&device, 256).unwrap();
     workspace.lock();
     let error = workspace.get_simultaneous("top-k", &[100, 200]).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::WorkspaceLocked {
-                wanted: 512,
-                available: 256,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::WorkspaceLocked { wanted: 512, available: 256, .. }), "{error:?}");
     let text = error.to_string();
     for word in ["top-k", "512", "256", "Workspace::lock"] {
         assert!(text.contains(word), "{text:?} lacks {word:?}");
@@ -222,26 +141,10 @@ fn a_locked_workspace_that_is_too_small_is_refused_by_name() {
 
 #[test]
 fn a_device_that_is_too_old_is_refused() {
-    let options = EmulatorOptions {
-        compute_capability: (7, 5),
-        ..EmulatorOptions::default()
-    };
-    let result = TopK::builder(10)
-        .max_rows(1)
-        .max_len(100)
-        .build(&Device::emulator_with(options));
+    let options = EmulatorOptions { compute_capability: (7, 5), ..EmulatorOptions::default() };
+    let result = TopK::builder(10).max_rows(1).max_len(100).build(&Device::emulator_with(options));
     let error = result.err().expect("a device older than every kernel");
-    assert!(
-        matches!(
-            error,
-            Error::DeviceTooOld {
-                found: (7, 5),
-                needed: (8, 0),
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::DeviceTooOld { found: (7, 5), needed: (8, 0), .. }), "{error:?}");
     assert!(error.to_string().contains("emulator"), "{error}");
 }
 
@@ -263,7 +166,7 @@ fn a_machine_without_a_gpu_gets_the_emulator_and_the_reason() {
 #[cfg(feature = "cust")]
 #[test]
 fn a_gpu_that_is_not_there_is_named() {
-    match Device::cuda(1_000).err().expect("no machine has a thousand GPUs") {
+    match Device::cuda(1_000).expect_err("no machine has a thousand GPUs") {
         Error::NoDriver => {}
         Error::NoDevice { ordinal: 1_000, .. } => {}
         Error::Driver { .. } => {}

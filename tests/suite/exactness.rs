@@ -10,10 +10,7 @@ use crate::support::{build, check, check_with, device, on_gpu, scaled, seed, sel
 
 /// Row lengths that take the decode, the medium and the large path, none of them a multiple of 4.
 fn path_lengths() -> Vec<usize> {
-    scaled(
-        vec![5_003, 12_001, 34_001],
-        vec![3_001, 8_191, 32_767, 65_537, 131_073, 1_000_001],
-    )
+    scaled(vec![5_003, 12_001, 34_001], vec![3_001, 8_191, 32_767, 65_537, 131_073, 1_000_001])
 }
 
 #[test]
@@ -62,30 +59,21 @@ fn a_crowded_bin_drops_nothing_on_any_path() {
         }
     }
     for distribution in crowded {
-        check(
-            &device,
-            2048,
-            BatchSpec::full(distribution, seed, scaled(50_000, 3_000_000), 1),
-        );
+        check(&device, 2048, BatchSpec::full(distribution, seed, scaled(50_000, 3_000_000), 1));
     }
 }
 
 /// A batch whose rows all are `row`.
 fn constant_rows(row: &[f32], rows: usize) -> Batch {
     let mut batch = build(BatchSpec::full(Distribution::AllEqual, 0, row.len(), rows));
-    batch
-        .scores
-        .chunks_exact_mut(row.len())
-        .for_each(|to| to.copy_from_slice(row));
+    batch.scores.chunks_exact_mut(row.len()).for_each(|to| to.copy_from_slice(row));
     batch
 }
 
 fn check_rows(k: usize, row: &[f32], path: Path) {
     let batch = constant_rows(row, 2);
     let mut selector = selector(&device(4), k, &batch.spec, |builder| builder.path(path));
-    selector
-        .check(&batch)
-        .unwrap_or_else(|error| panic!("{} elements, {path:?}: {error}", row.len()));
+    selector.check(&batch).unwrap_or_else(|error| panic!("{} elements, {path:?}: {error}", row.len()));
 }
 
 const SELECTING: [Path; 3] = [Path::Decode, Path::Medium, Path::Large];
@@ -156,11 +144,7 @@ fn values_at_the_edges_of_half_precision_are_told_apart() {
 
 #[test]
 fn the_real_rows_are_exact_in_one_batch() {
-    let rows: Vec<_> = data::rows()
-        .unwrap()
-        .iter()
-        .filter(|row| on_gpu() || row.length <= 70_000)
-        .collect();
+    let rows: Vec<_> = data::rows().unwrap().iter().filter(|row| on_gpu() || row.length <= 70_000).collect();
     let max_len = rows.iter().map(|row| row.columns.len()).max().unwrap();
     let lengths = rows.iter().map(|row| row.length as i32).collect();
     let mut batch = build(BatchSpec::new(Distribution::Real, 0, max_len, lengths));
@@ -181,11 +165,7 @@ fn named_shapes_are_exact() {
     let shapes: Vec<_> = lists.into_iter().flatten().filter(small).collect();
     assert!(shapes.len() >= 10, "{shapes:?}");
     for shape in shapes {
-        check(
-            &device,
-            shape.k,
-            BatchSpec::full(Distribution::Normal, seed, shape.len, shape.rows),
-        );
+        check(&device, shape.k, BatchSpec::full(Distribution::Normal, seed, shape.len, shape.rows));
     }
 }
 
@@ -193,11 +173,7 @@ fn named_shapes_are_exact() {
 fn more_than_a_million_elements_are_exact() {
     let seed = seed(7);
     let len = 1_048_577;
-    check(
-        &device(seed),
-        2048,
-        BatchSpec::full(Distribution::Normal, seed, len, scaled(1, 5)),
-    );
+    check(&device(seed), 2048, BatchSpec::full(Distribution::Normal, seed, len, scaled(1, 5)));
     if on_gpu() {
         for path in SELECTING {
             let spec = BatchSpec::full(Distribution::Quantised, seed, len + 2, 2);

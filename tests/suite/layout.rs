@@ -54,9 +54,7 @@ fn the_first_rows_of_a_larger_limit_are_enough() {
             continue;
         }
         let batch = build(BatchSpec::full(Distribution::Normal, rows as u64, 9_000, rows));
-        selector
-            .check(&batch)
-            .unwrap_or_else(|error| panic!("{rows} rows: {error}"));
+        selector.check(&batch).unwrap_or_else(|error| panic!("{rows} rows: {error}"));
     }
 }
 
@@ -65,7 +63,5 @@ fn a_batch_without_rows_touches_nothing() {
     let device = device(25);
     let most = BatchSpec::full(Distribution::Normal, 25, 1_000, 4);
     let mut selector = selector(&device, 10, &most, |builder| builder);
-    selector
-        .check(&build(BatchSpec::new(Distribution::Normal, 25, 1_000, vec![])))
-        .unwrap();
+    selector.check(&build(BatchSpec::new(Distribution::Normal, 25, 1_000, vec![]))).unwrap();
 }

@@ -27,11 +27,7 @@ fn lengths_around_k_are_exact_for_odd_k() {
     let seed = seed(12);
     let device = device(seed);
     for k in [1, 2, 3, 5, 31, 33, 100, 1023, 1025, 4095, 4096] {
-        let lengths = [-1, 0, 1, 1, 2, 3]
-            .iter()
-            .map(|d| k as i32 + d)
-            .chain([1, 4_200])
-            .collect();
+        let lengths = [-1, 0, 1, 1, 2, 3].iter().map(|d| k as i32 + d).chain([1, 4_200]).collect();
         let spec = BatchSpec::new(Distribution::Uniform, seed, 4_200, lengths).with_layout(4_203, 0);
         check(&device, k, spec);
     }
@@ -40,22 +36,9 @@ fn lengths_around_k_are_exact_for_odd_k() {
 #[test]
 fn lengths_of_graph_padding_rows_are_empty_rows() {
     let device = device(13);
-    for lengths in [
-        vec![-1],
-        vec![0],
-        vec![i32::MIN; 9],
-        vec![-1, 5, -7, 3_000, 0, 10_000, -1],
-    ] {
-        check(
-            &device,
-            64,
-            BatchSpec::new(Distribution::Normal, 13, 10_000, lengths.clone()),
-        );
-        check(
-            &device,
-            2048,
-            BatchSpec::new(Distribution::NanMixed, 13, 33_000, lengths),
-        );
+    for lengths in [vec![-1], vec![0], vec![i32::MIN; 9], vec![-1, 5, -7, 3_000, 0, 10_000, -1]] {
+        check(&device, 64, BatchSpec::new(Distribution::Normal, 13, 10_000, lengths.clone()));
+        check(&device, 2048, BatchSpec::new(Distribution::NanMixed, 13, 33_000, lengths));
     }
 }
 
@@ -74,10 +57,7 @@ fn long_and_short_rows_in_turn_stay_exact() {
     let seed = seed(15);
     let device = device(seed);
     let (rows, max_len) = scaled((12, 40_000), (200, 163_840));
-    for pick in scaled(
-        vec![&Distribution::ALL[..3]],
-        vec![&Distribution::ALL[..1], Distribution::ALL],
-    ) {
+    for pick in scaled(vec![&Distribution::ALL[..3]], vec![&Distribution::ALL[..1], Distribution::ALL]) {
         let lengths = shapes::long_short_long(rows, max_len);
         let spec = BatchSpec::new(Distribution::Normal, seed, max_len, lengths).with_distributions(pick);
         check(&device, 2048, spec.clone());
@@ -92,18 +72,10 @@ fn rows_far_shorter_than_the_limit_stay_exact() {
     // A 40K row in a buffer for 160K, alone, and one long row among many short ones.
     let long = scaled(36_000, 40_000);
     let max_len = 160_000;
-    check(
-        &device,
-        2048,
-        BatchSpec::new(Distribution::Normal, seed, max_len, vec![long]),
-    );
+    check(&device, 2048, BatchSpec::new(Distribution::Normal, seed, max_len, vec![long]));
     let mut lengths = vec![4_000; scaled(7, 127)];
     lengths.push(scaled(long, 160_000));
-    check(
-        &device,
-        2048,
-        BatchSpec::new(Distribution::Normal, seed, max_len, lengths),
-    );
+    check(&device, 2048, BatchSpec::new(Distribution::Normal, seed, max_len, lengths));
 }
 
 #[test]
@@ -116,20 +88,11 @@ fn rows_are_read_as_far_as_they_are_valid_and_no_further() {
     }
     let max_len = 100_000;
     let read = |lengths: Vec<i32>| {
-        let valid: usize = lengths
-            .iter()
-            .filter(|&&len| len > 2048)
-            .map(|&len| len as usize)
-            .sum();
+        let valid: usize = lengths.iter().filter(|&&len| len > 2048).map(|&len| len as usize).sum();
         let rows = lengths.len();
-        check(
-            &device,
-            2048,
-            BatchSpec::new(Distribution::Normal, 18, max_len, lengths),
-        );
-        let bytes = device
-            .emulator_statistics()
-            .map_or(0, |statistics| statistics.global_read_bytes as usize);
+        check(&device, 2048, BatchSpec::new(Distribution::Normal, 18, max_len, lengths));
+        let bytes =
+            device.emulator_statistics().map_or(0, |statistics| statistics.global_read_bytes as usize);
         (bytes, 4 * valid, rows)
     };
     // Every thread reads its row's length at most a few times; trivial rows cost nothing else.
@@ -137,57 +100,23 @@ fn rows_are_read_as_far_as_they_are_valid_and_no_further() {
     let (bytes, _, rows) = read(vec![2048, 1, 0, -1, 100]);
     assert!(bytes <= overhead(rows), "trivial rows: {bytes} bytes");
     let (bytes, row_bytes, rows) = read(vec![8_000; 6]);
-    assert!(
-        bytes <= row_bytes + overhead(rows),
-        "decode: {bytes} bytes for {row_bytes}"
-    );
+    assert!(bytes <= row_bytes + overhead(rows), "decode: {bytes} bytes for {row_bytes}");
     let (bytes, row_bytes, rows) = read(vec![32_000; 3]);
-    assert!(
-        bytes <= 2 * row_bytes + overhead(rows),
-        "medium: {bytes} bytes for {row_bytes}"
-    );
+    assert!(bytes <= 2 * row_bytes + overhead(rows), "medium: {bytes} bytes for {row_bytes}");
     let (bytes, row_bytes, _) = read(vec![40_000, 100]);
-    assert!(
-        bytes >= row_bytes && bytes <= 4 * row_bytes,
-        "large: {bytes} bytes for {row_bytes}"
-    );
+    assert!(bytes >= row_bytes && bytes <= 4 * row_bytes, "large: {bytes} bytes for {row_bytes}");
 }
 
 #[test]
 fn sequence_lengths_give_each_predicted_token_its_own_length() {
     let seed = seed(17);
     let device = device(seed);
-    for (next_n, ratio) in [
-        (1, 1),
-        (2, 1),
-        (3, 1),
-        (4, 1),
-        (8, 1),
-        (1, 4),
-        (2, 4),
-        (3, 128),
-        (8, 128),
-    ] {
-        let seq_lens = [
-            1,
-            2,
-            7,
-            130,
-            1_029,
-            8_194,
-            0,
-            -1,
-            i32::MIN,
-            40_003,
-            i32::MAX,
-            3_000,
-        ];
+    for (next_n, ratio) in [(1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (1, 4), (2, 4), (3, 128), (8, 128)] {
+        let seq_lens = [1, 2, 7, 130, 1_029, 8_194, 0, -1, i32::MIN, 40_003, i32::MAX, 3_000];
         let max_len = 9_000usize.div_ceil(ratio.min(2));
         let count = scaled(12 / next_n.min(4), 12);
         let offset = next_n % 3 * 4; // which sequences an emulated batch has
-        let lengths = (0..count)
-            .map(|i| seq_lens[(i + offset) % seq_lens.len()])
-            .collect();
+        let lengths = (0..count).map(|i| seq_lens[(i + offset) % seq_lens.len()]).collect();
         let spec = BatchSpec::new(Distribution::Normal, seed, max_len, lengths).with_sequences(next_n, ratio);
         check(&device, 128, spec);
     }

@@ -23,11 +23,7 @@ impl Probe {
     fn new(seed: u64) -> Self {
         let device = device(seed);
         let stream = device.stream().unwrap();
-        Self {
-            device,
-            stream,
-            module: backend::probe(),
-        }
+        Self { device, stream, module: backend::probe() }
     }
 
     /// A probe if the device has clusters.
@@ -53,9 +49,7 @@ impl Probe {
         // SAFETY: each test passes what the documentation of the probe kernel asks for, and keeps its
         // buffers until it has read the result, which waits for the launch.
         unsafe { kernel.launch(&self.stream, &config, slots) }.unwrap_or_else(|e| panic!("{name}: {e}"));
-        self.stream
-            .synchronize()
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        self.stream.synchronize().unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
 
@@ -69,22 +63,12 @@ fn groups(values: &[u32], thread: usize) -> [(u32, Vec<(usize, u32)>); 2] {
     let lane = thread % 32;
     let warp = &values[thread - lane..thread - lane + 32];
     let all: Vec<(usize, u32)> = warp.iter().copied().enumerate().collect();
-    let half = if lane < 16 {
-        all[..16].to_vec()
-    } else {
-        all[16..].to_vec()
-    };
-    [
-        (u32::MAX, all),
-        (if lane < 16 { 0xffff } else { 0xffff_0000 }, half),
-    ]
+    let half = if lane < 16 { all[..16].to_vec() } else { all[16..].to_vec() };
+    [(u32::MAX, all), (if lane < 16 { 0xffff } else { 0xffff_0000 }, half)]
 }
 
 fn bits_where(lanes: &[(usize, u32)], predicate: impl Fn(u32) -> bool) -> u32 {
-    lanes
-        .iter()
-        .filter(|(_, value)| predicate(*value))
-        .fold(0, |bits, (lane, _)| bits | 1 << lane)
+    lanes.iter().filter(|(_, value)| predicate(*value)).fold(0, |bits, (lane, _)| bits | 1 << lane)
 }
 
 #[test]
@@ -92,18 +76,10 @@ fn a_thread_knows_its_place() {
     let probe = Probe::new(1);
     let (grid, threads) = (3, 70);
     let out = probe.poisoned(6 * grid * threads);
-    probe.launch(
-        "probe_identity",
-        LaunchConfig::new(grid as u32, threads as u32),
-        &[out.address()],
-    );
+    probe.launch("probe_identity", LaunchConfig::new(grid as u32, threads as u32), &[out.address()]);
     for (i, words) in out.download().unwrap().chunks_exact(6).enumerate() {
         let (block, t) = (i / threads, i % threads);
-        assert_eq!(
-            words.to_vec(),
-            [t, t % 32, t / 32, block, grid, threads].map(|w| w as u32),
-            "thread {i}"
-        );
+        assert_eq!(words.to_vec(), [t, t % 32, t / 32, block, grid, threads].map(|w| w as u32), "thread {i}");
     }
 }
 
@@ -147,21 +123,13 @@ fn votes_see_exactly_the_lanes_of_their_mask() {
     cases.extend((0..8).map(|seed| random_words(seed, WARP).iter().map(|w| w & 1).collect()));
     for values in cases {
         let (input, out) = (probe.upload(&values), probe.poisoned(6 * WARP));
-        probe.launch(
-            "probe_vote",
-            LaunchConfig::new(1, WARP_THREADS),
-            &[input.address(), out.address()],
-        );
+        probe.launch("probe_vote", LaunchConfig::new(1, WARP_THREADS), &[input.address(), out.address()]);
         let out = out.download().unwrap();
         for t in 0..WARP {
             for (i, (mask, lanes)) in groups(&values, t).iter().enumerate() {
                 let ballot = bits_where(lanes, |v| v != 0);
                 let expected = [ballot, u32::from(ballot != 0), u32::from(ballot == *mask)];
-                assert_eq!(
-                    out[6 * t + 3 * i..][..3],
-                    expected,
-                    "thread {t}, mask {mask:#x}, {values:?}"
-                );
+                assert_eq!(out[6 * t + 3 * i..][..3], expected, "thread {t}, mask {mask:#x}, {values:?}");
             }
         }
     }
@@ -171,19 +139,13 @@ fn votes_see_exactly_the_lanes_of_their_mask() {
 fn match_and_reductions_see_exactly_the_lanes_of_their_mask() {
     let probe = Probe::new(5);
     let mut cases = vec![vec![7; WARP], random_words(6, WARP)];
-    cases.extend((0..6).map(|seed| {
-        random_words(seed, WARP)
-            .iter()
-            .map(|w| (w % 5).wrapping_mul(0x4000_0001))
-            .collect()
-    }));
+    cases
+        .extend((0..6).map(|seed| {
+            random_words(seed, WARP).iter().map(|w| (w % 5).wrapping_mul(0x4000_0001)).collect()
+        }));
     for values in cases {
         let (input, out) = (probe.upload(&values), probe.poisoned(6 * WARP));
-        probe.launch(
-            "probe_reduce",
-            LaunchConfig::new(1, WARP_THREADS),
-            &[input.address(), out.address()],
-        );
+        probe.launch("probe_reduce", LaunchConfig::new(1, WARP_THREADS), &[input.address(), out.address()]);
         let out = out.download().unwrap();
         for t in 0..WARP {
             for (i, (mask, lanes)) in groups(&values, t).iter().enumerate() {
@@ -192,11 +154,7 @@ fn match_and_reductions_see_exactly_the_lanes_of_their_mask() {
                     lanes.iter().fold(0u32, |sum, (_, v)| sum.wrapping_add(*v)),
                     lanes.iter().map(|(_, v)| *v).max().unwrap(),
                 ];
-                assert_eq!(
-                    out[6 * t + 3 * i..][..3],
-                    expected,
-                    "thread {t}, mask {mask:#x}, {values:?}"
-                );
+                assert_eq!(out[6 * t + 3 * i..][..3], expected, "thread {t}, mask {mask:#x}, {values:?}");
             }
         }
     }
@@ -205,28 +163,14 @@ fn match_and_reductions_see_exactly_the_lanes_of_their_mask() {
 #[test]
 fn block_barriers_publish_shared_memory_and_count_all_threads() {
     let probe = Probe::new(7);
-    let sparse = |set: usize| {
-        (0..BLOCK)
-            .map(|t| if t == set { 9 } else { 0 })
-            .collect::<Vec<u32>>()
-    };
-    for values in [
-        vec![0; BLOCK],
-        vec![3; BLOCK],
-        sparse(0),
-        sparse(95),
-        random_words(8, BLOCK),
-    ] {
+    let sparse = |set: usize| (0..BLOCK).map(|t| if t == set { 9 } else { 0 }).collect::<Vec<u32>>();
+    for values in [vec![0; BLOCK], vec![3; BLOCK], sparse(0), sparse(95), random_words(8, BLOCK)] {
         let (input, out) = (probe.upload(&values), probe.poisoned(3 * BLOCK));
         let config = LaunchConfig::new(1, BLOCK_THREADS).with_shared_bytes(4 * BLOCK_THREADS);
         probe.launch("probe_barrier", config, &[input.address(), out.address()]);
         let set = values.iter().filter(|&&v| v != 0).count() as u32;
         for (t, words) in out.download().unwrap().chunks_exact(3).enumerate() {
-            assert_eq!(
-                words,
-                [values[BLOCK - 1 - t], set, u32::from(set > 0)],
-                "thread {t}"
-            );
+            assert_eq!(words, [values[BLOCK - 1 - t], set, u32::from(set > 0)], "thread {t}");
         }
     }
 }
@@ -235,17 +179,9 @@ fn block_barriers_publish_shared_memory_and_count_all_threads() {
 fn a_warp_barrier_publishes_memory_to_the_warp() {
     let probe = Probe::new(9);
     let values = random_words(10, WARP);
-    let (input, scratch, out) = (
-        probe.upload(&values),
-        probe.poisoned(WARP),
-        probe.poisoned(2 * WARP),
-    );
+    let (input, scratch, out) = (probe.upload(&values), probe.poisoned(WARP), probe.poisoned(2 * WARP));
     let config = LaunchConfig::new(1, WARP_THREADS).with_shared_bytes(4 * WARP_THREADS);
-    probe.launch(
-        "probe_warp_barrier",
-        config,
-        &[input.address(), scratch.address(), out.address()],
-    );
+    probe.launch("probe_warp_barrier", config, &[input.address(), scratch.address(), out.address()]);
     for (t, words) in out.download().unwrap().chunks_exact(2).enumerate() {
         assert_eq!(words, [values[t ^ 1]; 2], "thread {t}");
     }
@@ -271,22 +207,14 @@ fn loads_and_stores_of_every_width_agree() {
     let probe = Probe::new(13);
     let values = random_words(14, 4 * WARP);
     let (input, out) = (probe.upload(&values), probe.poisoned(11 * WARP));
-    probe.launch(
-        "probe_load",
-        LaunchConfig::new(1, WARP_THREADS),
-        &[input.address(), out.address()],
-    );
+    probe.launch("probe_load", LaunchConfig::new(1, WARP_THREADS), &[input.address(), out.address()]);
     for (t, words) in out.download().unwrap().chunks_exact(11).enumerate() {
         let four = &values[4 * t..][..4];
         let expected = [&[four[1], four[2], four[3]], four, four].concat();
         assert_eq!(words, expected, "thread {t}");
     }
     let out = probe.poisoned(4 * WARP);
-    probe.launch(
-        "probe_store",
-        LaunchConfig::new(1, WARP_THREADS),
-        &[input.address(), out.address()],
-    );
+    probe.launch("probe_store", LaunchConfig::new(1, WARP_THREADS), &[input.address(), out.address()]);
     assert_eq!(out.download().unwrap(), values);
 }
 
@@ -301,25 +229,14 @@ fn rounding_to_half_precision_is_to_nearest_even_for_every_half_and_its_neighbou
         values.push(value);
         values.extend([-1i32, 0, 1].map(|d| f32::from_bits(middle.to_bits().wrapping_add_signed(d))));
     }
-    values.extend([
-        65_519.996,
-        65_520.0,
-        f32::MAX,
-        f32::MIN_POSITIVE,
-        f32::from_bits(1),
-        -0.0,
-    ]);
+    values.extend([65_519.996, 65_520.0, f32::MAX, f32::MIN_POSITIVE, f32::from_bits(1), -0.0]);
     values.extend(random_words(16, 10_000).into_iter().map(f32::from_bits));
     let input = probe.device.upload(&values).unwrap();
     let out = probe.poisoned(values.len());
     let slots = [input.address(), out.address(), values.len() as u64];
     probe.launch("probe_half", LaunchConfig::new(2, 256), &slots);
     for (value, got) in values.iter().zip(out.download().unwrap()) {
-        let expected = if value.is_nan() {
-            0x7fff
-        } else {
-            u32::from(half::f16::from_f32(*value).to_bits())
-        };
+        let expected = if value.is_nan() { 0x7fff } else { u32::from(half::f16::from_f32(*value).to_bits()) };
         assert_eq!(got, expected, "{value:e} ({:#010x})", value.to_bits());
     }
 }
@@ -357,10 +274,7 @@ fn assert_final(op: u32, start: u32, values: &[u32], last: u32, what: &str) {
         let expected = values.iter().fold(start, |word, &value| applied(op, word, value));
         assert_eq!(last, expected, "{what}, op {op}");
     } else {
-        assert!(
-            values.contains(&last),
-            "{what}, exchange: {last:#x} was never written"
-        );
+        assert!(values.contains(&last), "{what}, exchange: {last:#x} was never written");
     }
 }
 
@@ -369,23 +283,14 @@ fn shared_atomics_lose_nothing() {
     let probe = Probe::new(17);
     let start = 0x1234;
     for op in 0..dsa_kernels_probe::OPS {
-        let values: Vec<u32> = random_words(u64::from(op), BLOCK)
-            .iter()
-            .map(|w| w >> (w & 15))
-            .collect();
+        let values: Vec<u32> = random_words(u64::from(op), BLOCK).iter().map(|w| w >> (w & 15)).collect();
         let (input, out) = (probe.upload(&values), probe.poisoned(BLOCK + 2));
         let config = LaunchConfig::new(1, BLOCK_THREADS).with_shared_bytes(16);
         let slots = [input.address(), out.address(), u64::from(op), start];
         probe.launch("probe_shared_atomic", config, &slots);
         let out = out.download().unwrap();
         assert_one_after_the_other(op, start as u32, &values, &out[..BLOCK], out[BLOCK], "shared");
-        assert_final(
-            op,
-            start as u32,
-            &values,
-            out[BLOCK + 1],
-            "shared, without old value",
-        );
+        assert_final(op, start as u32, &values, out[BLOCK + 1], "shared, without old value");
     }
 }
 
@@ -395,19 +300,12 @@ fn global_atomics_of_every_order_and_scope_lose_nothing() {
     let (grid, block) = (3, 96);
     let threads = grid * block;
     for op in 0..dsa_kernels_probe::OPS {
-        let values: Vec<u32> = random_words(u64::from(op), threads)
-            .iter()
-            .map(|w| w >> (w & 15))
-            .collect();
+        let values: Vec<u32> = random_words(u64::from(op), threads).iter().map(|w| w >> (w & 15)).collect();
         let start = 77;
         let state = probe.upload(&vec![start; 5 + 4 * grid]);
         let (input, out) = (probe.upload(&values), probe.poisoned(8 * threads));
         let slots = [input.address(), state.address(), out.address(), u64::from(op)];
-        probe.launch(
-            "probe_global_atomic",
-            LaunchConfig::new(grid as u32, block as u32),
-            &slots,
-        );
+        probe.launch("probe_global_atomic", LaunchConfig::new(grid as u32, block as u32), &slots);
         let (state, out) = (state.download().unwrap(), out.download().unwrap());
         for order in 0..4 {
             let olds = &out[order * threads..][..threads];
@@ -447,18 +345,9 @@ fn the_last_block_to_arrive_sees_what_all_blocks_wrote() {
                 let out = probe.poisoned(grid * words);
                 data.fill_bytes(0xee).unwrap();
                 let config = LaunchConfig::new(grid as u32, 64).with_shared_bytes(16);
-                let slots = [
-                    data.address(),
-                    arrivals.address(),
-                    out.address(),
-                    words as u64,
-                    mode,
-                ];
+                let slots = [data.address(), arrivals.address(), out.address(), words as u64, mode];
                 probe.launch("probe_last_arriver", config, &slots);
-                assert!(
-                    out.download().unwrap() == expected,
-                    "seed {seed}, mode {mode}, launch {launch}"
-                );
+                assert!(out.download().unwrap() == expected, "seed {seed}, mode {mode}, launch {launch}");
             }
         }
     }
@@ -485,9 +374,8 @@ fn the_blocks_of_a_cluster_reach_each_others_shared_memory() {
     for (kernel, size, grid) in [("probe_cluster2", 2, 6), ("probe_cluster4", 4, 8)] {
         let values: Vec<u32> = random_words(20, grid * WARP);
         let (input, out) = (probe.upload(&values), probe.poisoned(6 * grid * WARP));
-        let config = LaunchConfig::new(grid as u32, WARP_THREADS)
-            .with_cluster(size as u32)
-            .with_shared_bytes(1040);
+        let config =
+            LaunchConfig::new(grid as u32, WARP_THREADS).with_cluster(size as u32).with_shared_bytes(1040);
         probe.launch(kernel, config, &[input.address(), out.address()]);
         for (i, words) in out.download().unwrap().chunks_exact(6).enumerate() {
             let (block, t) = (i / WARP, i % WARP);
@@ -517,11 +405,7 @@ fn atomics_at_cluster_scope_reach_the_whole_cluster() {
     let (input, state) = (probe.upload(&values), probe.upload(&vec![0; 2 * grid]));
     let out = probe.poisoned(4 * grid * WARP);
     let config = LaunchConfig::new(grid as u32, WARP_THREADS).with_cluster(2);
-    probe.launch(
-        "probe_cluster_atomic",
-        config,
-        &[input.address(), state.address(), out.address()],
-    );
+    probe.launch("probe_cluster_atomic", config, &[input.address(), state.address(), out.address()]);
     for (i, words) in out.download().unwrap().chunks_exact(4).enumerate() {
         let cluster = &values[i / (2 * WARP) * 2 * WARP..][..2 * WARP];
         let sum = cluster.iter().fold(0u32, |sum, v| sum.wrapping_add(*v));
@@ -533,24 +417,14 @@ fn atomics_at_cluster_scope_reach_the_whole_cluster() {
 fn the_floor_kernels_read_every_element_and_nothing_at_all() {
     let probe = Probe::new(23);
     probe.launch("null", LaunchConfig::new(3, 32), &[]);
-    for (len, grid) in [
-        (0, 1),
-        (1, 1),
-        (3, 2),
-        (4, 1),
-        (4099, 1),
-        (20_001, 2),
-        (scaled(70_000, 10_000_001), 3),
-    ] {
+    for (len, grid) in
+        [(0, 1), (1, 1), (3, 2), (4, 1), (4099, 1), (20_001, 2), (scaled(70_000, 10_000_001), 3)]
+    {
         let values = random_words(len as u64, len);
         let (input, sums) = (probe.upload(&values), probe.poisoned(32 * grid));
         let slots = [input.address(), len as u64, sums.address()];
         probe.launch("read_all", LaunchConfig::new(grid as u32, FLOOR_THREADS), &slots);
         let sum = |words: &[u32]| words.iter().fold(0u32, |sum, w| sum.wrapping_add(*w));
-        assert_eq!(
-            sum(&sums.download().unwrap()),
-            sum(&values),
-            "{len} words, {grid} blocks"
-        );
+        assert_eq!(sum(&sums.download().unwrap()), sum(&values), "{len} words, {grid} blocks");
     }
 }

@@ -28,19 +28,9 @@ fn cases() -> impl Strategy<Value = Case> {
     let most = scaled(12_000usize, 300_000);
     let lens = prop_oneof![4 => 1..most.min(12_000), 2 => 1..most, 1 => Just(scaled(33_001, 1_100_000))];
     let k = prop_oneof![1usize..=4096, select(vec![1, 512, 1024, 2048, 4096])];
-    let paths = select(vec![
-        Path::Auto,
-        Path::Auto,
-        Path::Decode,
-        Path::Medium,
-        Path::Large,
-    ]);
+    let paths = select(vec![Path::Auto, Path::Auto, Path::Decode, Path::Medium, Path::Large]);
     (k, lens, paths).prop_flat_map(|(k, max_len, path)| {
-        let path = if path == Path::Decode && max_len > 8192 {
-            Path::Auto
-        } else {
-            path
-        };
+        let path = if path == Path::Decode && max_len > 8192 { Path::Auto } else { path };
         let length = prop_oneof![
             4 => 0..=max_len as i32,
             1 => select(vec![0, -1, i32::MIN, i32::MAX, max_len as i32 + 1]),
@@ -78,10 +68,7 @@ fn run(case: Case) -> Result<(), TestCaseError> {
         .with_distributions(&case.distributions)
         .with_layout(case.max_len + case.extra_pitch, case.offset)
         .with_sequences(case.next_n, case.compress_ratio);
-    let limits = BatchSpec {
-        lengths: vec![0; spec.lengths.len().max(1)],
-        ..spec.clone()
-    };
+    let limits = BatchSpec { lengths: vec![0; spec.lengths.len().max(1)], ..spec.clone() };
     let mut selector = selector(&device(case.seed), case.k, &limits, |builder| {
         let builder = builder.path(case.path);
         match case.max_sms {
@@ -89,16 +76,14 @@ fn run(case: Case) -> Result<(), TestCaseError> {
             None => builder,
         }
     });
-    selector
-        .check(&build(spec))
-        .map_err(|error| TestCaseError::fail(error.to_string()))
+    selector.check(&build(spec)).map_err(|error| TestCaseError::fail(error.to_string()))
 }
 
 #[test]
 fn any_batch_in_any_layout_is_exact() {
     let seed = seed(71);
     let config = Config {
-        cases: scaled(120, 500),
+        cases: scaled(400, 500),
         max_shrink_iters: scaled(60, 500),
         failure_persistence: None,
         ..Config::default()

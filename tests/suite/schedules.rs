@@ -11,26 +11,13 @@ use crate::support::{build, check_with, device, on_gpu, scaled, seed, selector};
 
 /// The emulator with these options, or the GPU.
 fn device_with(options: EmulatorOptions) -> Device {
-    if on_gpu() {
-        device(0)
-    } else {
-        Device::emulator_with(options)
-    }
+    if on_gpu() { device(0) } else { Device::emulator_with(options) }
 }
 
 /// A batch that takes every path, with more rows than blocks.
 fn mixed(seed: u64) -> BatchSpec {
     let max_len = scaled(33_100, 300_000);
-    let lengths = vec![
-        max_len as i32,
-        100,
-        2_500,
-        max_len as i32 - 77,
-        0,
-        8_500,
-        -1,
-        33_000,
-    ];
+    let lengths = vec![max_len as i32, 100, 2_500, max_len as i32 - 77, 0, 8_500, -1, 33_000];
     BatchSpec::new(Distribution::Normal, seed, max_len, lengths).with_distributions(&[
         Distribution::Normal,
         Distribution::Quantised,
@@ -41,11 +28,8 @@ fn mixed(seed: u64) -> BatchSpec {
 #[test]
 fn every_schedule_gives_the_right_set() {
     let first = seed(61);
-    for seed in first..first + scaled(4, 20) {
-        let device = device_with(EmulatorOptions {
-            seed,
-            ..EmulatorOptions::default()
-        });
+    for seed in first..first + scaled(16, 20) {
+        let device = device_with(EmulatorOptions { seed, ..EmulatorOptions::default() });
         check_with(&device, 2048, mixed(seed), |builder| builder);
     }
 }
@@ -54,11 +38,7 @@ fn every_schedule_gives_the_right_set() {
 fn the_result_does_not_depend_on_how_many_blocks_run_at_once() {
     let seed = seed(62);
     for multiprocessors in [1, 2, 7] {
-        let options = EmulatorOptions {
-            seed,
-            multiprocessors,
-            ..EmulatorOptions::default()
-        };
+        let options = EmulatorOptions { seed, multiprocessors, ..EmulatorOptions::default() };
         let device = device_with(options);
         check_with(&device, 2048, mixed(seed), |builder| builder);
     }
@@ -67,11 +47,7 @@ fn the_result_does_not_depend_on_how_many_blocks_run_at_once() {
 #[test]
 fn paths_without_co_residency_run_one_block_at_a_time() {
     let seed = seed(63);
-    let options = EmulatorOptions {
-        seed,
-        resident_blocks: Some(1),
-        ..EmulatorOptions::default()
-    };
+    let options = EmulatorOptions { seed, resident_blocks: Some(1), ..EmulatorOptions::default() };
     let device = device_with(options);
     // Rows of the decode and the medium path: no block waits for another.
     let lengths = vec![8_192, 20_000, 3, 9_000, 5_000, 2_049, -1];

@@ -9,47 +9,28 @@ use crate::support::{build, device, scaled, selector};
 #[test]
 fn two_operators_on_two_streams_do_not_disturb_each_other() {
     let device = device(51);
-    let long = build(BatchSpec::full(
-        Distribution::Normal,
-        51,
-        scaled(34_000, 500_000),
-        2,
-    ));
+    let long = build(BatchSpec::full(Distribution::Normal, 51, scaled(34_000, 500_000), 2));
     let short = build(BatchSpec::full(Distribution::Quantised, 52, 5_000, scaled(4, 64)));
     let mut first = selector(&device, 2048, &long.spec, |builder| builder);
     let mut second = selector(&device, 512, &short.spec, |builder| builder);
     let placed_long: Vec<_> = (0..scaled(2, 40)).map(|_| first.place(&long).unwrap()).collect();
-    let placed_short: Vec<_> = (0..scaled(2, 40))
-        .map(|_| second.place(&short).unwrap())
-        .collect();
+    let placed_short: Vec<_> = (0..scaled(2, 40)).map(|_| second.place(&short).unwrap()).collect();
     for (a, b) in placed_long.iter().zip(&placed_short) {
         first.enqueue(a).unwrap();
         second.enqueue(b).unwrap();
     }
     for (a, b) in placed_long.iter().zip(&placed_short) {
-        first
-            .verify(&long, a)
-            .unwrap_or_else(|error| panic!("first: {error}"));
-        second
-            .verify(&short, b)
-            .unwrap_or_else(|error| panic!("second: {error}"));
+        first.verify(&long, a).unwrap_or_else(|error| panic!("first: {error}"));
+        second.verify(&short, b).unwrap_or_else(|error| panic!("second: {error}"));
     }
 }
 
 #[test]
 fn graphs_of_two_operators_replay_at_the_same_time() {
     let device = device(53);
-    let batch = build(BatchSpec::full(
-        Distribution::Narrow,
-        53,
-        scaled(33_000, 100_000),
-        scaled(1, 8),
-    ));
+    let batch = build(BatchSpec::full(Distribution::Narrow, 53, scaled(33_000, 100_000), scaled(1, 8)));
     let mut selectors = [0, 1].map(|_| selector(&device, 1024, &batch.spec, |builder| builder));
-    let placed: Vec<_> = selectors
-        .iter()
-        .map(|selector| selector.place(&batch).unwrap())
-        .collect();
+    let placed: Vec<_> = selectors.iter().map(|selector| selector.place(&batch).unwrap()).collect();
     let graphs: Vec<_> = selectors
         .iter_mut()
         .zip(&placed)
@@ -64,9 +45,7 @@ fn graphs_of_two_operators_replay_at_the_same_time() {
         }
     }
     for (selector, placed) in selectors.iter().zip(&placed) {
-        selector
-            .verify(&batch, placed)
-            .unwrap_or_else(|error| panic!("{error}"));
+        selector.verify(&batch, placed).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 
@@ -80,10 +59,7 @@ fn operators_on_one_stream_share_a_workspace() {
     let (a, b) = (first.place(&long).unwrap(), second.place(&short).unwrap());
     let stream = first.stream.clone();
     std::mem::swap(&mut first.workspace, &mut second.workspace);
-    second
-        .workspace
-        .reserve("test", first.topk.workspace_bytes())
-        .unwrap();
+    second.workspace.reserve("test", first.topk.workspace_bytes()).unwrap();
     for placed in [&a, &a] {
         // SAFETY: the buffers in `placed` live until the results have been read.
         unsafe { first.topk.enqueue(&stream, &mut second.workspace, placed.args()) }.unwrap();
@@ -91,9 +67,7 @@ fn operators_on_one_stream_share_a_workspace() {
         unsafe { second.topk.enqueue(&stream, &mut second.workspace, b.args()) }.unwrap();
     }
     first.verify(&long, &a).unwrap_or_else(|error| panic!("{error}"));
-    second
-        .verify(&short, &b)
-        .unwrap_or_else(|error| panic!("{error}"));
+    second.verify(&short, &b).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
@@ -106,7 +80,5 @@ fn a_borrowed_stream_works_like_an_owned_one() {
     let borrowed = unsafe { device.borrow_stream(selector.stream.raw()) };
     selector.enqueue_on(&borrowed, &placed).unwrap();
     borrowed.synchronize().unwrap();
-    selector
-        .verify(&batch, &placed)
-        .unwrap_or_else(|error| panic!("{error}"));
+    selector.verify(&batch, &placed).unwrap_or_else(|error| panic!("{error}"));
 }

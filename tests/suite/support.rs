@@ -24,9 +24,7 @@ pub(crate) fn scaled<T>(emulator: T, gpu: T) -> T {
 /// The seed of everything random in a test: `DSA_SEED`, or `default`. Printed when the test fails.
 pub(crate) fn seed(default: u64) -> u64 {
     let seed = match std::env::var("DSA_SEED") {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("DSA_SEED is {text:?}; set it to a number")),
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("DSA_SEED is {text:?}; set it to a number")),
         Err(_) => default,
     };
     eprintln!("DSA_SEED={seed}");

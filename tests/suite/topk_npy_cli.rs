@@ -15,9 +15,7 @@ fn executable() -> PathBuf {
     let name = format!("topk_npy{}", std::env::consts::EXE_SUFFIX);
     let places = [folder.join(&name), folder.join("../examples").join(&name)];
     let found = places.iter().find(|place| place.is_file());
-    found
-        .unwrap_or_else(|| panic!("no {places:?}; build it with cargo build --example topk_npy"))
-        .clone()
+    found.unwrap_or_else(|| panic!("no {places:?}; build it with cargo build --example topk_npy")).clone()
 }
 
 struct Files {
@@ -26,9 +24,7 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-        }
+        Self { folder: tempfile::tempdir().unwrap() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -40,9 +36,7 @@ impl Files {
         name: &str,
         array: &ndarray::Array<T, D>,
     ) {
-        array
-            .write_npy(std::fs::File::create(self.path(name)).unwrap())
-            .unwrap();
+        array.write_npy(std::fs::File::create(self.path(name)).unwrap()).unwrap();
     }
 
     /// Runs the example on `scores.npy` and `lengths.npy` in the folder.
@@ -57,11 +51,8 @@ impl Files {
     fn run_on(&self, backend: &str, k: &str) -> Output {
         let mut command = Command::new(executable());
         command.args(["--k", k, "--backend", backend]);
-        for (option, file) in [
-            ("--scores", "scores.npy"),
-            ("--lengths", "lengths.npy"),
-            ("--out", "out.npy"),
-        ] {
+        for (option, file) in [("--scores", "scores.npy"), ("--lengths", "lengths.npy"), ("--out", "out.npy")]
+        {
             command.arg(option).arg(self.path(file));
         }
         command.output().unwrap()
@@ -69,9 +60,7 @@ impl Files {
 
     fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -81,11 +70,7 @@ impl Files {
         let before = self.names();
         let output = self.run(k);
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            matches!(output.status.code(), Some(1 | 2)),
-            "{}: {text}",
-            output.status
-        );
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{}: {text}", output.status);
         assert!(!text.contains("panicked"), "{text}");
         for word in words {
             assert!(text.contains(word), "{text:?} lacks {word:?}");
@@ -103,9 +88,7 @@ impl Files {
 }
 
 fn some_scores() -> Array2<f32> {
-    Array2::from_shape_fn((3, 50), |(row, column)| {
-        ((row * 50 + column) * 7919 % 1000) as f32 - 500.0
-    })
+    Array2::from_shape_fn((3, 50), |(row, column)| ((row * 50 + column) * 7919 % 1000) as f32 - 500.0)
 }
 
 fn some_files() -> Files {
@@ -125,18 +108,12 @@ fn check(scores: &Array2<f32>, lengths: &[i32], out: &Array2<i32>) {
 
 #[test]
 fn real_rows_are_selected_exactly() {
-    let rows: Vec<_> = data::rows()
-        .unwrap()
-        .iter()
-        .filter(|row| row.length < 20_000)
-        .collect();
+    let rows: Vec<_> = data::rows().unwrap().iter().filter(|row| row.length < 20_000).collect();
     let columns = rows.iter().map(|row| row.columns.len()).max().unwrap();
     let mut scores = Array2::from_elem((rows.len(), columns), f32::INFINITY);
     for (row, real) in rows.iter().enumerate() {
         let mut to = scores.row_mut(row);
-        to.iter_mut()
-            .zip(&real.columns)
-            .for_each(|(to, from)| *to = *from);
+        to.iter_mut().zip(&real.columns).for_each(|(to, from)| *to = *from);
     }
     let lengths: Vec<i32> = rows.iter().map(|row| row.length as i32).collect();
     let files = Files::new();
@@ -221,19 +198,12 @@ fn an_output_folder_that_does_not_exist_is_refused() {
     let files = some_files();
     let mut command = Command::new(executable());
     command.args(["--k", "3", "--backend", "emulator"]);
-    command
-        .arg("--scores")
-        .arg(files.path("scores.npy"))
-        .arg("--lengths")
-        .arg(files.path("lengths.npy"));
+    command.arg("--scores").arg(files.path("scores.npy")).arg("--lengths").arg(files.path("lengths.npy"));
     command.arg("--out").arg(files.path("nowhere/out.npy"));
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(
-        text.contains("nowhere/out.npy") && text.contains("check that the path"),
-        "{text}"
-    );
+    assert!(text.contains("nowhere/out.npy") && text.contains("check that the path"), "{text}");
     assert!(!Path::exists(&files.path("nowhere")));
 }
 

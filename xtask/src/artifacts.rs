@@ -25,9 +25,7 @@ pub(crate) struct Executable {
 
 /// Runs `cargo build` with its messages on stderr and returns the executables it built or found fresh.
 pub(crate) fn build(command: &mut Command) -> Result<Vec<Executable>> {
-    command
-        .arg("--message-format=json-render-diagnostics")
-        .stdin(Stdio::null());
+    command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null());
     parse(&shell::stdout_of(command)?)
 }
 

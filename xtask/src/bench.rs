@@ -46,9 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn names_output(arguments: &[String]) -> bool {
-    arguments
-        .iter()
-        .any(|argument| argument == "--out" || argument.starts_with("--out="))
+    arguments.iter().any(|argument| argument == "--out" || argument.starts_with("--out="))
 }
 
 #[cfg(test)]

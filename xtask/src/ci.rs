@@ -12,9 +12,5 @@ pub(crate) struct Arguments {}
 
 /// Runs the command.
 pub(crate) fn run(_: &Arguments) -> Result<()> {
-    shell::run(
-        Command::new("bash")
-            .arg(workspace::root().join(".ci/run"))
-            .current_dir(workspace::root()),
-    )
+    shell::run(Command::new("bash").arg(workspace::root().join(".ci/run")).current_dir(workspace::root()))
 }

@@ -12,11 +12,8 @@ pub(crate) const VARIABLE: &str = "DSA_CUDA_TOOLS";
 /// The oldest CUDA whose ptxas knows sm_120.
 const FLOOR: (u32, u32) = (12, 8);
 /// The Python packages that hold the tools. Their other dependencies are for compiling CUDA C++.
-const WHEELS: [&str; 3] = [
-    "nvidia-cuda-nvcc==13.*",
-    "nvidia-cuda-cuobjdump==13.*",
-    "nvidia-cuda-nvdisasm==13.*",
-];
+const WHEELS: [&str; 3] =
+    ["nvidia-cuda-nvcc==13.*", "nvidia-cuda-cuobjdump==13.*", "nvidia-cuda-nvdisasm==13.*"];
 const PROGRAMS: [&str; 3] = ["ptxas", "cuobjdump", "nvdisasm"];
 
 /// The tools.
@@ -69,10 +66,7 @@ pub(crate) fn ensure() -> Result<Option<CudaTools>> {
 
 fn say(how: &str, tools: &CudaTools) {
     let (major, minor) = tools.version;
-    shell::say(format_args!(
-        "CUDA tools: {how} {} (CUDA {major}.{minor})",
-        tools.directory.display()
-    ));
+    shell::say(format_args!("CUDA tools: {how} {} (CUDA {major}.{minor})", tools.directory.display()));
 }
 
 /// What to do about missing tools, and what it costs.
@@ -103,38 +97,27 @@ fn search() -> Option<CudaTools> {
 /// Where the tools may be, in order.
 fn candidates() -> impl Iterator<Item = PathBuf> {
     let on_path = shell::find_in_path("ptxas").and_then(|ptxas| ptxas.parent().map(Path::to_path_buf));
-    let homes = ["CUDA_HOME", "CUDA_PATH"]
-        .into_iter()
-        .filter_map(std::env::var_os)
-        .map(PathBuf::from);
-    let toolkits = homes
-        .chain([PathBuf::from("/usr/local/cuda")])
-        .map(|home| home.join("bin"));
-    on_path
-        .into_iter()
-        .chain(toolkits)
-        .chain(find_directory(&wheels_directory(), 7))
+    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let toolkits = homes.chain([PathBuf::from("/usr/local/cuda")]).map(|home| home.join("bin"));
+    on_path.into_iter().chain(toolkits).chain(find_directory(&wheels_directory(), 7))
 }
 
 /// The first directory that holds all tools, new enough.
 fn search_in(directories: impl IntoIterator<Item = PathBuf>) -> Option<CudaTools> {
-    directories
-        .into_iter()
-        .filter(|directory| complete(directory))
-        .find_map(|directory| {
-            let text = shell::quiet(Command::new(directory.join("ptxas")).arg("--version")).ok()?;
-            let version = parse_version(&text)?;
-            if version < FLOOR {
-                shell::say(format_args!(
-                    "CUDA tools: passing over {}: CUDA {}.{} does not know sm_120",
-                    directory.display(),
-                    version.0,
-                    version.1
-                ));
-                return None;
-            }
-            Some(CudaTools { directory, version })
-        })
+    directories.into_iter().filter(|directory| complete(directory)).find_map(|directory| {
+        let text = shell::quiet(Command::new(directory.join("ptxas")).arg("--version")).ok()?;
+        let version = parse_version(&text)?;
+        if version < FLOOR {
+            shell::say(format_args!(
+                "CUDA tools: passing over {}: CUDA {}.{} does not know sm_120",
+                directory.display(),
+                version.0,
+                version.1
+            ));
+            return None;
+        }
+        Some(CudaTools { directory, version })
+    })
 }
 
 fn complete(directory: &Path) -> bool {
@@ -172,18 +155,12 @@ fn install() -> Result<CudaTools> {
         if !debian::can_install() {
             return Err(error);
         }
-        shell::say(format_args!(
-            "CUDA tools: {error:#}; trying again with python3-venv from Debian"
-        ));
+        shell::say(format_args!("CUDA tools: {error:#}; trying again with python3-venv from Debian"));
         debian::install(&["python3-venv"])?;
         install_into(&directory)?;
     }
     let found = find_directory(&directory, 7).with_context(|| {
-        format!(
-            "the packages left no {} in {}",
-            PROGRAMS.join(", "),
-            directory.display()
-        )
+        format!("the packages left no {} in {}", PROGRAMS.join(", "), directory.display())
     })?;
     search_in([found]).context("the ptxas of the Python packages does not run")
 }
@@ -199,9 +176,7 @@ fn install_into(directory: &Path) -> Result<()> {
         venv.and_then(|_| pip(Command::new(directory.join("bin/python")).args(["-m", "pip", "install"])));
     let Err(venv_error) = in_venv else { return Ok(()) };
     let mut system = Command::new("python3");
-    system
-        .args(["-m", "pip", "install", "--target"])
-        .arg(directory.join("packages"));
+    system.args(["-m", "pip", "install", "--target"]).arg(directory.join("packages"));
     if let Err(pip_error) = pip(&mut system) {
         bail!("neither a Python venv nor pip works:\n{venv_error:#}\n{pip_error:#}");
     }
@@ -209,15 +184,8 @@ fn install_into(directory: &Path) -> Result<()> {
 }
 
 fn pip(command: &mut Command) -> Result<()> {
-    shell::say(format_args!(
-        "CUDA tools: installing the Python packages {}",
-        WHEELS.join(" ")
-    ));
-    shell::quiet(
-        command
-            .args(["--quiet", "--disable-pip-version-check", "--no-deps"])
-            .args(WHEELS),
-    )?;
+    shell::say(format_args!("CUDA tools: installing the Python packages {}", WHEELS.join(" ")));
+    shell::quiet(command.args(["--quiet", "--disable-pip-version-check", "--no-deps"]).args(WHEELS))?;
     Ok(())
 }
 
@@ -230,10 +198,7 @@ mod tests {
         let text =
             "ptxas: NVIDIA (R) Ptx optimizing assembler\nCuda compilation tools, release 13.5, V13.5.37\n";
         assert_eq!(parse_version(text), Some((13, 5)));
-        assert_eq!(
-            parse_version("Cuda compilation tools, release 12.10, V12.10.1"),
-            Some((12, 10))
-        );
+        assert_eq!(parse_version("Cuda compilation tools, release 12.10, V12.10.1"), Some((12, 10)));
         assert!((12, 10) > FLOOR);
         assert_eq!(parse_version("command not found"), None);
     }

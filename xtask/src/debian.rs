@@ -35,11 +35,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 }
 
 fn packages_of<'a>(arguments: &[&str], packages: &'a [&'a str]) -> &'a [&'a str] {
-    if arguments.first() == Some(&"install") {
-        packages
-    } else {
-        &[]
-    }
+    if arguments.first() == Some(&"install") { packages } else { &[] }
 }
 
 fn is_debian(os_release: &str) -> bool {
@@ -63,9 +59,7 @@ mod tests {
     fn debian_and_its_children_are_recognised() {
         assert!(is_debian("NAME=\"Debian GNU/Linux\"\nID=debian\n"));
         assert!(is_debian("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"));
-        assert!(!is_debian(
-            "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nHOME_URL=debian\n"
-        ));
+        assert!(!is_debian("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nHOME_URL=debian\n"));
         assert!(!is_debian(""));
     }
 }

@@ -43,24 +43,11 @@ pub(crate) struct Version {
 impl Version {
     /// Reads the output of `rustc -Vv`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name))
-                .map(str::trim)
-        };
-        let line = text
-            .lines()
-            .next()
-            .filter(|line| line.starts_with("rustc "))?
-            .trim()
-            .to_string();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let line = text.lines().next().filter(|line| line.starts_with("rustc "))?.trim().to_string();
         let mut numbers = field("release:")?.split('.').map(|part| part.parse::<u32>());
         let release = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-        Some(Self {
-            line,
-            release,
-            llvm: field("LLVM version:")?.to_string(),
-        })
+        Some(Self { line, release, llvm: field("LLVM version:")?.to_string() })
     }
 }
 
@@ -82,16 +69,11 @@ pub(crate) struct Search {
 /// Looks in all places, in order; installs nothing.
 pub(crate) fn search() -> Search {
     match std::env::var_os(VARIABLE) {
-        Some(chosen) if chosen == "none" => Search {
-            found: None,
-            rejected: vec![format!("{VARIABLE} is set to none")],
-        },
+        Some(chosen) if chosen == "none" => {
+            Search { found: None, rejected: vec![format!("{VARIABLE} is set to none")] }
+        }
         Some(chosen) => search_in([PathBuf::from(chosen)]),
-        None => search_in(
-            rustup_toolchains(&rustup_home())
-                .into_iter()
-                .chain([PathBuf::from("/usr")]),
-        ),
+        None => search_in(rustup_toolchains(&rustup_home()).into_iter().chain([PathBuf::from("/usr")])),
     }
 }
 
@@ -100,11 +82,7 @@ pub(crate) fn search() -> Search {
 pub(crate) fn ensure() -> Result<Option<DeviceToolchain>> {
     let before = search();
     if let Some(found) = before.found {
-        shell::say(format_args!(
-            "device toolchain: found {} ({})",
-            found.rustc.display(),
-            found.version
-        ));
+        shell::say(format_args!("device toolchain: found {} ({})", found.rustc.display(), found.version));
         return Ok(Some(found));
     }
     for reason in &before.rejected {
@@ -122,10 +100,7 @@ pub(crate) fn ensure() -> Result<Option<DeviceToolchain>> {
                     ));
                     return Ok(Some(installed));
                 }
-                shell::say(format_args!(
-                    "device toolchain: still none: {}",
-                    after.rejected.join("; ")
-                ));
+                shell::say(format_args!("device toolchain: still none: {}", after.rejected.join("; ")));
             }
             Err(error) => shell::say(format_args!("device toolchain: {error:#}")),
         }
@@ -174,13 +149,7 @@ fn inspect(sysroot: &Path) -> Result<Option<DeviceToolchain>> {
     let text = shell::quiet(command.arg("-Vv"))?;
     let version = Version::parse(&text).with_context(|| format!("cannot read its version in {text:?}"))?;
     if version.release < FLOOR {
-        bail!(
-            "rustc {}.{} is older than {}.{}",
-            version.release.0,
-            version.release.1,
-            FLOOR.0,
-            FLOOR.1
-        );
+        bail!("rustc {}.{} is older than {}.{}", version.release.0, version.release.1, FLOOR.0, FLOOR.1);
     }
     if !cargo.is_file() {
         bail!("{} has no cargo beside it", rustc.display());
@@ -189,11 +158,7 @@ fn inspect(sysroot: &Path) -> Result<Option<DeviceToolchain>> {
     if !sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
         bail!("{} has no rust-src", version.line);
     }
-    Ok(Some(DeviceToolchain {
-        rustc,
-        cargo,
-        version,
-    }))
+    Ok(Some(DeviceToolchain { rustc, cargo, version }))
 }
 
 fn rustup_home() -> PathBuf {
@@ -205,10 +170,7 @@ fn rustup_home() -> PathBuf {
 
 /// The toolchains of a rustup home, by name.
 fn rustup_toolchains(home: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(home.join("toolchains"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let entries = std::fs::read_dir(home.join("toolchains")).into_iter().flatten().flatten();
     let mut toolchains: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     toolchains.sort();
     toolchains
@@ -225,13 +187,8 @@ pub(crate) fn clean(command: &mut Command) {
 }
 
 fn names_a_toolchain(variable: &str) -> bool {
-    const KEPT: [&str; 5] = [
-        "CARGO_HTTP_",
-        "CARGO_NET_",
-        "CARGO_REGISTRIES_",
-        "CARGO_REGISTRY_",
-        "CARGO_SOURCE_",
-    ];
+    const KEPT: [&str; 5] =
+        ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_SOURCE_"];
     const REMOVED: [&str; 4] = ["CARGO", "RUSTC", "RUSTFLAGS", "RUSTDOC"];
     let kept = variable == "CARGO_HOME" || KEPT.iter().any(|prefix| variable.starts_with(prefix));
     let removed = REMOVED.iter().any(|prefix| variable.starts_with(prefix))
@@ -251,10 +208,7 @@ mod tests {
         let version = Version::parse(DEBIAN).unwrap();
         assert_eq!(version.release, (1, 96));
         assert_eq!(version.llvm, "22.1.8");
-        assert_eq!(
-            version.line,
-            "rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)"
-        );
+        assert_eq!(version.line, "rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)");
     }
 
     #[test]
@@ -275,11 +229,8 @@ mod tests {
             let path = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
             std::fs::create_dir_all(path.join("bin")).unwrap();
             std::fs::write(path.join("bin/cargo"), "").unwrap();
-            std::fs::write(
-                path.join("bin/rustc"),
-                format!("#!/bin/sh\ncat <<'END'\n{version}END\n"),
-            )
-            .unwrap();
+            std::fs::write(path.join("bin/rustc"), format!("#!/bin/sh\ncat <<'END'\n{version}END\n"))
+                .unwrap();
             shell::quiet(Command::new("chmod").arg("+x").arg(path.join("bin/rustc"))).unwrap();
             Self(path)
         }
@@ -299,18 +250,12 @@ mod tests {
     #[test]
     fn an_empty_machine_has_no_toolchain_and_the_remedy_says_what_to_do() {
         let search = search_in(
-            rustup_toolchains(Path::new("/nonexistent"))
-                .into_iter()
-                .chain(["/nonexistent".into()]),
+            rustup_toolchains(Path::new("/nonexistent")).into_iter().chain(["/nonexistent".into()]),
         );
         assert_eq!(search.found, None);
         assert!(search.rejected.is_empty(), "{:?}", search.rejected);
         let remedy = remedy();
-        for part in [
-            "rustup toolchain install 1.96.0",
-            "apt-get install rustc-web",
-            "cannot be rebuilt",
-        ] {
+        for part in ["rustup toolchain install 1.96.0", "apt-get install rustc-web", "cannot be rebuilt"] {
             assert!(remedy.contains(part), "{remedy}");
         }
     }
@@ -322,16 +267,8 @@ mod tests {
         let good = Sysroot::new("good", DEBIAN).with_sources();
         let search = search_in([old.0.clone(), bare.0.clone(), good.0.clone()]);
         assert_eq!(search.found.unwrap().rustc, good.0.join("bin/rustc"));
-        assert!(
-            search.rejected[0].contains("1.95 is older than 1.96"),
-            "{:?}",
-            search.rejected
-        );
-        assert!(
-            search.rejected[1].contains("no rust-src"),
-            "{:?}",
-            search.rejected
-        );
+        assert!(search.rejected[0].contains("1.95 is older than 1.96"), "{:?}", search.rejected);
+        assert!(search.rejected[1].contains("no rust-src"), "{:?}", search.rejected);
     }
 
     #[test]
@@ -346,14 +283,7 @@ mod tests {
         ] {
             assert!(names_a_toolchain(removed), "{removed}");
         }
-        for kept in [
-            "CARGO_HOME",
-            "CARGO_HTTP_CAINFO",
-            "CARGO_NET_OFFLINE",
-            "PATH",
-            "HOME",
-            "RUSTUP_HOME",
-        ] {
+        for kept in ["CARGO_HOME", "CARGO_HTTP_CAINFO", "CARGO_NET_OFFLINE", "PATH", "HOME", "RUSTUP_HOME"] {
             assert!(!names_a_toolchain(kept), "{kept}");
         }
     }

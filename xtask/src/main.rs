@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`setup`], [`ptx`], [`golden`], [`test`], [`bench`], [`stage`], [`link_stub`], [`ci`] | one command each |
+//! | [`setup`], [`ptx`], [`golden`], [`mod@test`], [`mod@bench`], [`stage`], [`link_stub`], [`ci`] | one command each |
 //! | [`device_toolchain`], [`cuda_tools`], [`debian`], [`stub`] | what the commands need from the machine: found, or installed |
 //! | [`artifacts`], [`shell`], [`workspace`] | cargo's outputs, other programs, places in the repository |
 //!

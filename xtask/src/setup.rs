@@ -19,10 +19,9 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
     let stub = stub::ensure(&workspace::target())?;
     shell::say(format_args!("link stub of libcuda: {}", stub.display()));
     match test::gpu() {
-        Some(device) => shell::say(format_args!(
-            "GPU: found {}; tests and benchmark run on it",
-            device.display()
-        )),
+        Some(device) => {
+            shell::say(format_args!("GPU: found {}; tests and benchmark run on it", device.display()))
+        }
         None => shell::say("GPU: none; tests and benchmark run on the emulator"),
     }
     Ok(())

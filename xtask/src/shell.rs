@@ -39,9 +39,7 @@ fn describes_a_package(variable: &str) -> bool {
 /// Runs a command with this process's stdout and stderr; its failure is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     say(format_args!("running {}", line(command)));
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start {}", line(command)))?;
+    let status = command.status().with_context(|| format!("cannot start {}", line(command)))?;
     if !status.success() {
         bail!("{} failed: {status}", line(command));
     }
@@ -62,18 +60,9 @@ pub(crate) fn stdout_of(command: &mut Command) -> Result<String> {
 
 /// Runs a command quietly; its failure is an error that holds all it printed.
 pub(crate) fn quiet(command: &mut Command) -> Result<String> {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command
-        .output()
-        .with_context(|| format!("cannot start {}", line(command)))?;
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&stdout),
-        String::from_utf8_lossy(&stderr)
-    );
+    let Output { status, stdout, stderr } =
+        command.output().with_context(|| format!("cannot start {}", line(command)))?;
+    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     if !status.success() {
         bail!("{} failed: {status}\n{text}", line(command));
     }
@@ -91,8 +80,5 @@ fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(OsStr::new("?"));
     let words = std::iter::once(name).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }

@@ -26,10 +26,7 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let stage = arguments
-        .out
-        .clone()
-        .unwrap_or_else(|| workspace::target().join("stage"));
+    let stage = arguments.out.clone().unwrap_or_else(|| workspace::target().join("stage"));
     let executables = build()?;
     if stage.join(MARKER).is_file() || stage == workspace::target().join("stage") && stage.exists() {
         std::fs::remove_dir_all(&stage)?;
@@ -85,20 +82,8 @@ fn build() -> Result<Vec<Executable>> {
     let mut command = shell::cargo();
     command
         .args(["build", "--release", "--tests", "--benches", "--examples"])
-        .args([
-            "--package",
-            "dsa-simt",
-            "--package",
-            "dsa-kernels-gpu",
-            "--package",
-            "dsa-kernels",
-        ])
-        .args([
-            "--package",
-            "dsa-kernels-tests",
-            "--features",
-            "dsa-kernels-tests/cust",
-        ])
+        .args(["--package", "dsa-simt", "--package", "dsa-kernels-gpu", "--package", "dsa-kernels"])
+        .args(["--package", "dsa-kernels-tests", "--features", "dsa-kernels-tests/cust"])
         .env(link_stub::VARIABLE, link_stub::directory()?);
     shell::say("building the programs to stage");
     artifacts::build(&mut command)
@@ -107,10 +92,7 @@ fn build() -> Result<Vec<Executable>> {
 /// The name of a program in the directory: tests of the suite by their own name, those of other crates with
 /// the crate's in front, the benchmark as `bench`. `None` for what is not staged.
 fn stable_name(executable: &Executable) -> Option<String> {
-    let crate_name = executable
-        .package
-        .trim_start_matches("dsa-")
-        .trim_start_matches("kernels-");
+    let crate_name = executable.package.trim_start_matches("dsa-").trim_start_matches("kernels-");
     let of_suite = executable.package == "dsa-kernels-tests";
     match (executable.kind.as_str(), executable.test) {
         ("bench", _) => Some("bench".into()),
@@ -125,10 +107,7 @@ fn stable_name(executable: &Executable) -> Option<String> {
 /// The newest version in the names `GLIBC_2.34` of a program: the C library it needs.
 fn newest_version(program: &[u8]) -> (u32, u32) {
     let mark = b"GLIBC_";
-    let versions = program
-        .windows(mark.len())
-        .enumerate()
-        .filter(|(_, window)| window == mark);
+    let versions = program.windows(mark.len()).enumerate().filter(|(_, window)| window == mark);
     let parse = |start: usize| {
         let tail: String = program[start..]
             .iter()
@@ -138,10 +117,7 @@ fn newest_version(program: &[u8]) -> (u32, u32) {
         let mut numbers = tail.split('.').map(|part| part.parse().ok());
         Some((numbers.next()??, numbers.next()??))
     };
-    versions
-        .filter_map(|(at, _)| parse(at + mark.len()))
-        .max()
-        .unwrap_or_default()
+    versions.filter_map(|(at, _)| parse(at + mark.len())).max().unwrap_or_default()
 }
 
 fn copy_directory(from: &Path, to: &Path) -> Result<()> {
@@ -162,11 +138,7 @@ fn size_of(directory: &Path) -> Result<u64> {
     let mut size = 0;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        size += if entry.path().is_dir() {
-            size_of(&entry.path())?
-        } else {
-            entry.metadata()?.len()
-        };
+        size += if entry.path().is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() };
     }
     Ok(size)
 }
@@ -188,39 +160,18 @@ mod tests {
     #[test]
     fn staged_programs_have_stable_names() {
         let name = |package, target, kind, test| stable_name(&executable(package, target, kind, test));
-        assert_eq!(
-            name("dsa-kernels-tests", "suite", "test", true).as_deref(),
-            Some("suite")
-        );
-        assert_eq!(
-            name("dsa-kernels-tests", "topk_npy", "example", false).as_deref(),
-            Some("topk_npy")
-        );
-        assert_eq!(
-            name("dsa-kernels-tests", "topk", "bench", true).as_deref(),
-            Some("bench")
-        );
-        assert_eq!(
-            name("dsa-simt", "dsa_simt", "lib", true).as_deref(),
-            Some("simt-unit")
-        );
-        assert_eq!(
-            name("dsa-simt", "faults", "test", true).as_deref(),
-            Some("simt-faults")
-        );
-        assert_eq!(
-            name("dsa-kernels", "plan", "test", true).as_deref(),
-            Some("kernels-plan")
-        );
+        assert_eq!(name("dsa-kernels-tests", "suite", "test", true).as_deref(), Some("suite"));
+        assert_eq!(name("dsa-kernels-tests", "topk_npy", "example", false).as_deref(), Some("topk_npy"));
+        assert_eq!(name("dsa-kernels-tests", "topk", "bench", true).as_deref(), Some("bench"));
+        assert_eq!(name("dsa-simt", "dsa_simt", "lib", true).as_deref(), Some("simt-unit"));
+        assert_eq!(name("dsa-simt", "faults", "test", true).as_deref(), Some("simt-faults"));
+        assert_eq!(name("dsa-kernels", "plan", "test", true).as_deref(), Some("kernels-plan"));
         assert_eq!(name("dsa-kernels-gpu", "dsa_kernels_gpu", "lib", false), None);
     }
 
     #[test]
     fn the_newest_c_library_is_found() {
-        assert_eq!(
-            newest_version(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9\0GLIBC_PRIVATE\0"),
-            (2, 34)
-        );
+        assert_eq!(newest_version(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9\0GLIBC_PRIVATE\0"), (2, 34));
         assert_eq!(newest_version(b"static"), (0, 0));
     }
 }

@@ -44,32 +44,21 @@ pub(crate) fn ensure(target_dir: &Path) -> Result<PathBuf> {
     let partial = directory.join(format!("partial.{}.a", std::process::id()));
     let output = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--edition=2024", "--crate-name=cuda_stub", "--crate-type=rlib"])
-        .args([
-            "-Copt-level=2",
-            "-Cpanic=abort",
-            "-Ccodegen-units=1",
-            "-Cembed-bitcode=no",
-        ])
+        .args(["-Copt-level=2", "-Cpanic=abort", "-Ccodegen-units=1", "-Cembed-bitcode=no"])
         .arg("-o")
         .args([&partial, &file])
         .output()?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(Error::other(format!(
-            "rustc cannot compile {}:\n{message}",
-            file.display()
-        )));
+        return Err(Error::other(format!("rustc cannot compile {}:\n{message}", file.display())));
     }
     fs::rename(partial, library)?;
     Ok(root)
 }
 
 fn source() -> String {
-    let functions: String = SYMBOLS
-        .lines()
-        .enumerate()
-        .map(|(index, name)| format!("    {name:?} = {index},\n"))
-        .collect();
+    let functions: String =
+        SYMBOLS.lines().enumerate().map(|(index, name)| format!("    {name:?} = {index},\n")).collect();
     format!("{SOURCE}functions! {{\n{functions}}}\n")
 }
 
@@ -118,16 +107,10 @@ mod tests {
             .args([&program, &source])
             .output()
             .expect("rustc runs");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
         let binary = fs::read(&program).expect("the program exists");
-        let needs_libcuda = needed(&binary)
-            .iter()
-            .any(|library| library.starts_with("libcuda"));
+        let needs_libcuda = needed(&binary).iter().any(|library| library.starts_with("libcuda"));
         assert!(!needs_libcuda, "needed: {:?}", needed(&binary));
 
         let output = Command::new(&program).output().expect("the program starts");
@@ -147,10 +130,7 @@ mod tests {
         let half = |at: usize| usize::from(u16::from_le_bytes([elf[at], elf[at + 1]]));
         let (sections, size, count) = (word(0x28), half(0x3a), half(0x3c));
         let header = |index: usize| sections + index * size;
-        let dynamic = (0..count)
-            .map(header)
-            .find(|&at| elf[at + 4] == 6)
-            .expect("a dynamic section");
+        let dynamic = (0..count).map(header).find(|&at| elf[at + 4] == 6).expect("a dynamic section");
         let strings = word(header(elf[dynamic + 0x28] as usize) + 0x18);
         let start = word(dynamic + 0x18);
         (start..start + word(dynamic + 0x20))
@@ -158,10 +138,7 @@ mod tests {
             .filter(|&at| word(at) == 1)
             .map(|at| {
                 let name = &elf[strings + word(at + 8)..];
-                let end = name
-                    .iter()
-                    .position(|&byte| byte == 0)
-                    .expect("a terminated name");
+                let end = name.iter().position(|&byte| byte == 0).expect("a terminated name");
                 String::from_utf8_lossy(&name[..end]).into_owned()
             })
             .collect()
@@ -170,17 +147,9 @@ mod tests {
     #[test]
     fn the_functions_that_the_library_uses_are_all_there() {
         let names: Vec<&str> = SYMBOLS.lines().collect();
-        for name in [
-            "cuInit",
-            "cuLaunchKernel",
-            "cuStreamBeginCapture_v2",
-            "cuGraphLaunch",
-        ] {
+        for name in ["cuInit", "cuLaunchKernel", "cuStreamBeginCapture_v2", "cuGraphLaunch"] {
             assert!(names.contains(&name), "{name}");
         }
-        assert!(
-            names.is_sorted(),
-            "sorted, so that a missing or doubled name shows"
-        );
+        assert!(names.is_sorted(), "sorted, so that a missing or doubled name shows");
     }
 }

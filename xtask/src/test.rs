@@ -54,14 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             shell::say("the suite on the GPU");
             shell::run(
                 shell::cargo()
-                    .args([
-                        "test",
-                        "--release",
-                        "--package",
-                        "dsa-kernels",
-                        "--package",
-                        "dsa-kernels-tests",
-                    ])
+                    .args(["test", "--release", "--package", "dsa-kernels", "--package", "dsa-kernels-tests"])
                     .args(["--features", "dsa-kernels-tests/cust"])
                     .args(&arguments.cargo)
                     .env("DSA_BACKEND", "gpu")

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The root of the repository this program was built from.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the root of the repository")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root of the repository")
 }
 
 /// Cargo's target directory, where everything these commands produce goes.

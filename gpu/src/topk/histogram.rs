@@ -4,7 +4,7 @@
 //! barrier inside [`Histogram::pick`]. After that barrier every warp finds the bin by itself, so that the
 //! answer needs no broadcast.
 
-use dsa_simt::{AtomicOp, Carve, Shared, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Shared, opaque, thread, warp};
 
 use super::key::{ABSENT, half_key};
 use super::source::{Tile, Visitor};
@@ -48,7 +48,7 @@ impl<const T: u32> Histogram<T> {
     /// Zeroes the first `BINS` bins. Needs a block barrier before the first count.
     #[inline(always)]
     pub fn zero<const BINS: u32>(self) {
-        let mut bin = thread::index();
+        let mut bin = opaque(thread::index());
         while bin < BINS {
             self.bins.set(bin, 0);
             bin += T;
@@ -78,9 +78,12 @@ impl<const T: u32> Histogram<T> {
     #[inline(always)]
     pub fn for_own_bins<const BINS: u32>(mut f: impl FnMut(u32)) {
         let per_warp = const { BINS / (T / warp::SIZE) };
-        let mut offset = thread::lane();
+        // Opaque here and below: cheaper computed again than kept in registers.
+        let thread = opaque(thread::index());
+        let first = thread / warp::SIZE * per_warp;
+        let mut offset = thread % warp::SIZE;
         while offset < per_warp {
-            f(thread::warp() * per_warp + offset);
+            f(first + offset);
             offset += warp::SIZE;
         }
     }
@@ -93,7 +96,7 @@ impl<const T: u32> Histogram<T> {
     pub fn pick<const BINS: u32>(self, wanted: u32) -> Pick {
         let warps = const { T / warp::SIZE };
         let per_warp = const { BINS / (T / warp::SIZE) };
-        let lane = thread::lane();
+        let lane = opaque(thread::lane());
 
         let mut own = 0;
         Self::for_own_bins::<BINS>(|bin| own += self.bins.get(bin));
@@ -166,6 +169,25 @@ impl<const T: u32, const SHIFT: u32> Visitor for CountHalf<T, SHIFT> {
         for element in 0..N {
             if tile.keys[element] != ABSENT {
                 self.0.add(half_key(tile.keys[element]) >> SHIFT);
+            }
+        }
+    }
+}
+
+/// Counts the highest digit of the keys from `floor` on: `key >> SHIFT`.
+pub struct CountHighest<const T: u32, const SHIFT: u32> {
+    /// Where to count.
+    pub histogram: Histogram<T>,
+    /// Keys below are left out; at least 1, which is above [`ABSENT`].
+    pub floor: u32,
+}
+
+impl<const T: u32, const SHIFT: u32> Visitor for CountHighest<T, SHIFT> {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
+        for element in 0..N {
+            if tile.keys[element] >= self.floor {
+                self.histogram.add(tile.keys[element] >> SHIFT);
             }
         }
     }

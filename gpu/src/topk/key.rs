@@ -92,7 +92,9 @@ mod tests {
             let middle = key(value);
             for distance in [1, 0xfff, 0x1000, 0x1001, 0x1fff] {
                 assert!(half_key(middle.saturating_sub(distance)) <= half_key(middle));
-                assert!(half_key(middle) <= half_key(middle.saturating_add(distance).min(key(f32::INFINITY))));
+                assert!(
+                    half_key(middle) <= half_key(middle.saturating_add(distance).min(key(f32::INFINITY)))
+                );
             }
         }
     }

@@ -14,7 +14,8 @@
 
 use dsa_simt::{Carve, Global, Shared, block, thread};
 
-use super::histogram::{self, CountDigit, Histogram};
+use super::MAX_K;
+use super::histogram::{self, CountDigit, CountHighest, Histogram};
 use super::key::ABSENT;
 use super::output::{Counters, Emit, FirstTies, KeyThreshold};
 use super::row::{LOADED, Row, VECTOR};
@@ -23,6 +24,8 @@ use super::team::Team;
 
 /// Bits of a digit.
 const DIGIT_BITS: u32 = 11;
+/// Where the highest digit is.
+const HIGHEST_SHIFT: u32 = u32::BITS - DIGIT_BITS;
 /// Bits of the lowest digit: what the others leave.
 const LOWEST_BITS: u32 = u32::BITS % DIGIT_BITS;
 /// Elements that a thread holds after the first visit: registers are scarce, and the latency of shared
@@ -88,11 +91,10 @@ pub fn select<const T: u32>(row: Row, out: Global<i32>, team: &Team, scratch: Sl
         shift -= bits;
         own.zero::<{ histogram::MAX_BINS }>();
         block::sync();
-        let mut count = CountDigit { histogram: own, prefix, shift, bits };
         if first_round {
-            slice.load(&mut count);
+            slice.load(own, wanted);
         } else {
-            slice.visit(&mut count);
+            slice.visit(&mut CountDigit { histogram: own, prefix, shift, bits });
         }
         block::sync();
         let pick = team.pick(own, merged, still_wanted);
@@ -142,9 +144,15 @@ impl<const T: u32> Slice<T> {
         Self { row, start, kept_end, end, kept, edges: team.rank == team.size - 1 }
     }
 
-    /// The first visit: reads everything from memory, and keeps what fits.
+    /// The first visit: reads everything from memory, keeps what fits, and counts the highest digit.
+    ///
+    /// The block's first 16,384 elements show which bin the row's `wanted`-th largest is in at least. What
+    /// is below it is not counted from there on: that is most of a long slice, and equal bins make shared
+    /// atomics slow. The merged histogram is right from the highest floor of all blocks upwards, and no
+    /// block's floor is above the bin that is picked.
     #[inline(always)]
-    fn load(&self, visitor: &mut impl Visitor) {
+    fn load(&self, own: Histogram<T>, wanted: u32) {
+        const { assert!(T * LOADED as u32 >= MAX_K) };
         let load = |vector| {
             let keys = self.row.vector(vector, self.kept_end);
             if vector < self.kept_end {
@@ -152,8 +160,18 @@ impl<const T: u32> Slice<T> {
             }
             keys
         };
-        self.row.visit_as::<T, LOADED>(self.start, self.kept_end, load, visitor);
-        self.visit_rest(visitor);
+        let mut count = CountHighest::<T, HIGHEST_SHIFT> { histogram: own, floor: ABSENT + 1 };
+        let mut probed = self.start + T * LOADED as u32 / VECTOR;
+        if probed < self.kept_end {
+            self.row.visit_as::<T, LOADED>(self.start, probed, load, &mut count);
+            block::sync();
+            count.floor = (own.pick::<{ histogram::MAX_BINS }>(wanted).bin << HIGHEST_SHIFT).max(count.floor);
+            block::sync();
+        } else {
+            probed = self.start;
+        }
+        self.row.visit_as::<T, LOADED>(probed, self.kept_end, load, &mut count);
+        self.visit_rest(&mut count);
     }
 
     #[inline(always)]

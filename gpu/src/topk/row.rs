@@ -4,7 +4,7 @@
 //! elements before and three after it are its *edges*, read one by one. No address outside the row's valid
 //! prefix is ever touched.
 
-use dsa_simt::{Global, thread};
+use dsa_simt::{Global, opaque, thread};
 
 use super::key::{ABSENT, key};
 use super::source::{Source, Tile, Visitor};
@@ -72,7 +72,12 @@ impl Row {
     /// Shows the vectors `start..end` to `visitor`, the work of a block of `T` threads, in tiles of `N`
     /// elements per thread.
     #[inline(always)]
-    pub fn visit_vectors<const T: u32, const N: usize>(self, start: u32, end: u32, visitor: &mut impl Visitor) {
+    pub fn visit_vectors<const T: u32, const N: usize>(
+        self,
+        start: u32,
+        end: u32,
+        visitor: &mut impl Visitor,
+    ) {
         self.visit_as::<T, N>(start, end, |vector| self.vector(vector, end), visitor);
     }
 
@@ -86,7 +91,8 @@ impl Row {
         visitor: &mut impl Visitor,
     ) {
         let vectors = const { N as u32 / VECTOR };
-        let mut first = start + thread::index();
+        // Opaque: addresses are computed here, not kept in registers from one visit to the next.
+        let mut first = start + opaque(thread::index());
         // The trip count is the same for all threads: the visitor may contain collectives.
         let mut left = end.saturating_sub(start).div_ceil(T * vectors);
         while left > 0 {

@@ -222,8 +222,7 @@ impl Queue {
     #[inline(always)]
     pub fn ask(&mut self) {
         if thread::index() == 0 {
-            self.ticket =
-                self.state.next_row().atomic(AtomicOp::Add, 0, 1, Order::Relaxed, Scope::Device);
+            self.ticket = self.state.next_row().atomic(AtomicOp::Add, 0, 1, Order::Relaxed, Scope::Device);
         }
     }
 

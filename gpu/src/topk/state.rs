@@ -16,9 +16,10 @@ const BUFFER_WORDS: u32 = MAX_BINS + LINE;
 const TEAM_WORDS: u32 = 2 * LINE + BUFFERS * BUFFER_WORDS;
 const QUEUE_WORDS: u32 = 2 * LINE;
 
-/// Words of state for a launch whose teams have up to `blocks` blocks together, at least two each.
+/// Words of state for a launch whose teams have up to `blocks` blocks together. A team that uses its state
+/// has at least two.
 pub const fn words(blocks: u32) -> u32 {
-    QUEUE_WORDS + blocks / 2 * TEAM_WORDS
+    QUEUE_WORDS + blocks.div_ceil(2) * TEAM_WORDS
 }
 
 /// The state of an operator, for a grid of up to the number of blocks it was made for.

@@ -14,7 +14,7 @@
 //!
 //! The last block to leave zeroes the buffer of the last round and the counters.
 
-use dsa_simt::{AtomicOp, Order, Scope, Shared, block, spin_hint, thread};
+use dsa_simt::{AtomicOp, Order, Scope, Shared, block, opaque, spin_hint, thread};
 
 use super::histogram::{Histogram, MAX_BINS, Pick};
 use super::state::{Buffer, TeamState};
@@ -118,7 +118,7 @@ impl Team {
     /// Zeroes the share of `buffer` that falls to one of `size` blocks.
     #[inline(always)]
     fn zero<const T: u32>(&self, buffer: Buffer, rank: u32, size: u32) {
-        let mut word = rank * T + thread::index();
+        let mut word = rank * T + opaque(thread::index());
         while word < Buffer::WORDS {
             buffer.words().set(word as usize, 0);
             word += size * T;

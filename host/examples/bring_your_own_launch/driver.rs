@@ -146,18 +146,10 @@ impl Binding for Driver {
             "cuFuncSetAttribute",
             fn(*mut c_void, c_int, c_int)(function, MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes)
         )?;
-        let mut parameters: Vec<*mut c_void> = slots
-            .iter()
-            .map(|slot| std::ptr::from_ref(slot).cast_mut().cast())
-            .collect();
+        let mut parameters: Vec<*mut c_void> =
+            slots.iter().map(|slot| std::ptr::from_ref(slot).cast_mut().cast()).collect();
         let parameters = parameters.as_mut_ptr();
-        let LaunchConfig {
-            grid,
-            block,
-            shared_bytes,
-            cooperative,
-            ..
-        } = config;
+        let LaunchConfig { grid, block, shared_bytes, cooperative, .. } = config;
         // The default stream; an engine passes its own.
         let stream = null_mut();
         let code = if cooperative {
@@ -165,46 +157,15 @@ impl Binding for Driver {
             // SAFETY: the signature is that of cuda.h.
             let launch = unsafe { std::mem::transmute::<*mut c_void, LaunchCooperativeKernel>(launch) };
             // SAFETY: a loaded function, and one pointer for each of its parameters, which the plan checked.
-            unsafe {
-                launch(
-                    function,
-                    grid,
-                    1,
-                    1,
-                    block,
-                    1,
-                    1,
-                    shared_bytes,
-                    stream,
-                    parameters,
-                )
-            }
+            unsafe { launch(function, grid, 1, 1, block, 1, 1, shared_bytes, stream, parameters) }
         } else {
             let launch = symbol(library, "cuLaunchKernel")?;
             // SAFETY: the signature is that of cuda.h.
             let launch = unsafe { std::mem::transmute::<*mut c_void, LaunchKernel>(launch) };
             // SAFETY: a loaded function, and one pointer for each of its parameters, which the plan checked.
-            unsafe {
-                launch(
-                    function,
-                    grid,
-                    1,
-                    1,
-                    block,
-                    1,
-                    1,
-                    shared_bytes,
-                    stream,
-                    parameters,
-                    null_mut(),
-                )
-            }
+            unsafe { launch(function, grid, 1, 1, block, 1, 1, shared_bytes, stream, parameters, null_mut()) }
         };
-        if code == 0 {
-            Ok(())
-        } else {
-            Err(format!("the launch failed with code {code}").into())
-        }
+        if code == 0 { Ok(()) } else { Err(format!("the launch failed with code {code}").into()) }
     }
 }
 

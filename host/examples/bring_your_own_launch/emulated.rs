@@ -14,10 +14,7 @@ pub(crate) struct Emulated {
 
 impl Emulated {
     pub(crate) fn new() -> Self {
-        Self {
-            memory: Memory::new(),
-            properties: Device::emulator().properties().clone(),
-        }
+        Self { memory: Memory::new(), properties: Device::emulator().properties().clone() }
     }
 }
 

@@ -41,16 +41,8 @@ struct Allocation {
 
 #[derive(Clone)]
 enum Work {
-    Fill {
-        address: u64,
-        byte: u8,
-        len: usize,
-    },
-    Launch {
-        entry: &'static Entry,
-        config: LaunchConfig,
-        slots: Vec<u64>,
-    },
+    Fill { address: u64, byte: u8, len: usize },
+    Launch { entry: &'static Entry, config: LaunchConfig, slots: Vec<u64> },
 }
 
 impl EmulatorRuntime {
@@ -78,9 +70,7 @@ impl EmulatorRuntime {
             launches: AtomicU64::new(0),
             statistics: Mutex::default(),
         };
-        Self {
-            machine: Arc::new(machine),
-        }
+        Self { machine: Arc::new(machine) }
     }
 
     pub(crate) fn new_stream() -> Handle {
@@ -116,10 +106,7 @@ impl Machine {
         }
         let nth = self.launches.fetch_add(1, Ordering::Relaxed);
         // The golden ratio's bits spread consecutive numbers over all seeds.
-        let seed = self
-            .options
-            .seed
-            .wrapping_add(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let seed = self.options.seed.wrapping_add(nth.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let launch = Launch::new(config.grid, config.block)
             .with_cluster(config.cluster)
             .with_shared_bytes(config.shared_bytes)
@@ -133,9 +120,7 @@ impl Machine {
     }
 
     fn resident_blocks(&self, entry: &Entry, block: u32, shared_bytes: u32) -> u32 {
-        let fitting = self
-            .occupancy(block, shared_bytes)
-            .saturating_mul(self.properties.multiprocessors);
+        let fitting = self.occupancy(block, shared_bytes).saturating_mul(self.properties.multiprocessors);
         // At least one cluster must be able to run.
         self.options.resident_blocks.unwrap_or(fitting).max(entry.cluster)
     }
@@ -146,9 +131,7 @@ impl Machine {
         let by_threads = properties.max_threads_per_multiprocessor / threads;
         let by_shared =
             properties.shared_bytes_per_multiprocessor / shared_bytes.saturating_add(RESERVED_SHARED_BYTES);
-        by_threads
-            .min(by_shared)
-            .min(properties.max_blocks_per_multiprocessor)
+        by_threads.min(by_shared).min(properties.max_blocks_per_multiprocessor)
     }
 }
 
@@ -169,13 +152,7 @@ impl Runtime for EmulatorRuntime {
             Err(MemoryError::OutOfMemory { bytes, .. }) => return Err(Error::OutOfMemory { bytes }),
             address => address?,
         };
-        Ok((
-            address,
-            Handle::new(Allocation {
-                machine: self.machine.clone(),
-                address,
-            }),
-        ))
+        Ok((address, Handle::new(Allocation { machine: self.machine.clone(), address })))
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
@@ -250,14 +227,7 @@ impl Runtime for EmulatorRuntime {
         slots: &[u64],
     ) -> Result<(), Error> {
         let entry = kernel.get::<Kernel>().0;
-        self.enqueue(
-            stream,
-            Work::Launch {
-                entry,
-                config: *config,
-                slots: slots.to_vec(),
-            },
-        )
+        self.enqueue(stream, Work::Launch { entry, config: *config, slots: slots.to_vec() })
     }
 
     fn begin_capture(&self, stream: &Handle) -> Result<(), Error> {
@@ -271,11 +241,7 @@ impl Runtime for EmulatorRuntime {
     }
 
     fn replay(&self, graph: &Handle, stream: &Handle) -> Result<(), Error> {
-        graph
-            .get::<Graph>()
-            .0
-            .iter()
-            .try_for_each(|work| self.enqueue(stream, work.clone()))
+        graph.get::<Graph>().0.iter().try_for_each(|work| self.enqueue(stream, work.clone()))
     }
 
     fn take_statistics(&self) -> Option<Statistics> {

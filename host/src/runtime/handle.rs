@@ -18,9 +18,7 @@ pub(crate) struct Handle {
 
 impl Handle {
     pub(crate) fn new(resource: impl Any + Send + Sync) -> Self {
-        Self {
-            resource: Some(Arc::new(resource)),
-        }
+        Self { resource: Some(Arc::new(resource)) }
     }
 
     /// The backend's own type.
@@ -81,11 +79,7 @@ impl Drop for CaptureScope {
 
 /// Refuses an operation that would break a capture of this thread.
 pub(crate) fn refuse_during_capture(operation: &'static str) -> Result<(), Error> {
-    if CAPTURES.get() > 0 {
-        Err(Error::DuringCapture { operation })
-    } else {
-        Ok(())
-    }
+    if CAPTURES.get() > 0 { Err(Error::DuringCapture { operation }) } else { Ok(()) }
 }
 
 #[cfg(test)]

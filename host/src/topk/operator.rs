@@ -170,10 +170,7 @@ impl TopK {
         stream.keep_alive(|| self.state.owner());
         // SAFETY: the slots are the plan's for arguments that the caller vouches for; the state is this
         // operator's, zero, and not in use by another launch.
-        unsafe {
-            self.kernel
-                .launch(stream, &self.plan.launch_config(args.rows), &slots)
-        }
+        unsafe { self.kernel.launch(stream, &self.plan.launch_config(args.rows), &slots) }
     }
 
     /// [`enqueue`](Self::enqueue) on buffers of this library, whose sizes are checked. `pitch` is in elements.
@@ -226,10 +223,5 @@ fn check_len(argument: &'static str, len: usize, needed: u64) -> Result<(), Erro
         return Ok(());
     }
     let limit = format!("at least {needed} elements");
-    Err(Error::argument(
-        argument,
-        format!("a buffer of {len} elements"),
-        limit,
-        "allocate a larger buffer",
-    ))
+    Err(Error::argument(argument, format!("a buffer of {len} elements"), limit, "allocate a larger buffer"))
 }

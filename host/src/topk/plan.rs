@@ -59,13 +59,10 @@ impl FromStr for Path {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL
-            .into_iter()
-            .find(|path| path.name() == name)
-            .ok_or_else(|| {
-                let names = Self::ALL.map(Self::name).join(", ");
-                Error::argument("path", name, format!("one of {names}"), "choose one of them")
-            })
+        Self::ALL.into_iter().find(|path| path.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::argument("path", name, format!("one of {names}"), "choose one of them")
+        })
     }
 }
 
@@ -154,20 +151,11 @@ impl Plan {
         } else {
             kernels::BLOCK_SHARED_BYTES
         };
-        let needed = if teams {
-            kernels::grid_shared_bytes(0)
-        } else {
-            kernels::BLOCK_SHARED_BYTES
-        };
+        let needed = if teams { kernels::grid_shared_bytes(0) } else { kernels::BLOCK_SHARED_BYTES };
         if device.shared_bytes_per_block < needed {
             let limit = format!("at least {needed} bytes");
             let value = device.shared_bytes_per_block;
-            return Err(Error::argument(
-                "shared memory per block",
-                value,
-                limit,
-                "use another device",
-            ));
+            return Err(Error::argument("shared memory per block", value, limit, "use another device"));
         }
         // The launch bounds promise one block per multiprocessor; more would depend on the compiler.
         let multiprocessors = device.multiprocessors.min(limits.max_sms.unwrap_or(u32::MAX));
@@ -201,11 +189,7 @@ impl Plan {
     /// The launch for `rows` rows. It depends on nothing that lies in device memory.
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {
         // Without teams a block has no use for more than one row at a time.
-        let grid = if self.cooperative {
-            self.max_grid
-        } else {
-            self.max_grid.min(rows.max(1))
-        };
+        let grid = if self.cooperative { self.max_grid } else { self.max_grid.min(rows.max(1)) };
         LaunchConfig::new(grid, kernels::THREADS)
             .with_shared_bytes(self.shared_bytes)
             .with_cooperative(self.cooperative)
@@ -260,21 +244,11 @@ impl Plan {
         let limits = &self.limits;
         if args.rows > limits.max_rows {
             let limit = format!("at most max_rows = {}", limits.max_rows);
-            return Err(Error::argument(
-                "rows",
-                args.rows,
-                limit,
-                "build the operator for more rows",
-            ));
+            return Err(Error::argument("rows", args.rows, limit, "build the operator for more rows"));
         }
         if !args.rows.is_multiple_of(limits.next_n) {
             let limit = format!("a multiple of next_n = {}", limits.next_n);
-            return Err(Error::argument(
-                "rows",
-                args.rows,
-                limit,
-                "pass next_n rows for each sequence",
-            ));
+            return Err(Error::argument("rows", args.rows, limit, "pass next_n rows for each sequence"));
         }
         if args.pitch < u64::from(limits.max_len) {
             let limit = format!("at least max_len = {} elements", limits.max_len);
@@ -284,12 +258,7 @@ impl Plan {
         let bytes = args.pitch.checked_mul(4 * u64::from(args.rows.max(1)));
         if bytes.and_then(|bytes| bytes.checked_add(args.scores)).is_none() {
             let limit = format!("small enough for {} rows in 64-bit addresses", args.rows);
-            return Err(Error::argument(
-                "pitch",
-                args.pitch,
-                limit,
-                "pass the pitch in elements",
-            ));
+            return Err(Error::argument("pitch", args.pitch, limit, "pass the pitch in elements"));
         }
         check_address("scores", args.scores)?;
         check_address("lengths", args.lengths)?;
@@ -304,41 +273,11 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
         }
         Err(Error::argument(argument, value, format!("{low}..={high}"), help))
     };
-    in_range(
-        "k",
-        limits.k,
-        1,
-        kernels::MAX_K,
-        "select in several steps, or ask for fewer elements",
-    )?;
-    in_range(
-        "max_rows",
-        limits.max_rows,
-        1,
-        MAX_LEN,
-        "pass the most rows of a launch",
-    )?;
-    in_range(
-        "max_len",
-        limits.max_len,
-        1,
-        MAX_LEN,
-        "pass the longest valid prefix of a row in elements",
-    )?;
-    in_range(
-        "next_n",
-        limits.next_n,
-        1,
-        MAX_LEN,
-        "pass 1 when every row has its own length",
-    )?;
-    in_range(
-        "compress_ratio",
-        limits.compress_ratio,
-        1,
-        MAX_LEN,
-        "pass 1 for uncompressed lengths",
-    )?;
+    in_range("k", limits.k, 1, kernels::MAX_K, "select in several steps, or ask for fewer elements")?;
+    in_range("max_rows", limits.max_rows, 1, MAX_LEN, "pass the most rows of a launch")?;
+    in_range("max_len", limits.max_len, 1, MAX_LEN, "pass the longest valid prefix of a row in elements")?;
+    in_range("next_n", limits.next_n, 1, MAX_LEN, "pass 1 when every row has its own length")?;
+    in_range("compress_ratio", limits.compress_ratio, 1, MAX_LEN, "pass 1 for uncompressed lengths")?;
     if let Some(sms) = limits.max_sms {
         in_range("max_sms", sms, 1, MAX_LEN, "pass None to use all multiprocessors")?;
     }
@@ -349,33 +288,18 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     };
     if limits.max_len > longest {
         let limit = format!("at most {longest} on the path {}", limits.path);
-        return Err(Error::argument(
-            "max_len",
-            limits.max_len,
-            limit,
-            "use Path::Auto",
-        ));
+        return Err(Error::argument("max_len", limits.max_len, limit, "use Path::Auto"));
     }
     Ok(())
 }
 
 fn check_address(argument: &'static str, address: u64) -> Result<(), Error> {
     if address == 0 {
-        return Err(Error::argument(
-            argument,
-            "null",
-            "a device address",
-            "pass allocated device memory",
-        ));
+        return Err(Error::argument(argument, "null", "a device address", "pass allocated device memory"));
     }
     if !address.is_multiple_of(4) {
         let value = format!("{address:#x}");
-        return Err(Error::argument(
-            argument,
-            value,
-            "aligned to 4 bytes",
-            "pass the address of an element",
-        ));
+        return Err(Error::argument(argument, value, "aligned to 4 bytes", "pass the address of an element"));
     }
     Ok(())
 }
@@ -412,44 +336,22 @@ mod tests {
         let long = plan(limits()).unwrap();
         assert_eq!((long.entry(), long.launch_config(1).grid), ("topk_f32_grid", 132));
         assert!(long.launch_config(1).cooperative);
-        let short = plan(Limits {
-            max_len: 32_768,
-            ..limits()
-        })
-        .unwrap();
-        assert_eq!(
-            (short.entry(), short.launch_config(64).grid),
-            ("topk_f32_block", 64)
-        );
+        let short = plan(Limits { max_len: 32_768, ..limits() }).unwrap();
+        assert_eq!((short.entry(), short.launch_config(64).grid), ("topk_f32_block", 64));
         assert!(!short.launch_config(64).cooperative);
     }
 
     #[test]
     fn a_device_without_cooperative_launches_still_takes_long_rows() {
-        let device = DeviceProperties {
-            cooperative_launch: false,
-            ..h200()
-        };
+        let device = DeviceProperties { cooperative_launch: false, ..h200() };
         assert_eq!(Plan::new(limits(), &device).unwrap().entry(), "topk_f32_block");
-        let error = Plan::new(
-            Limits {
-                path: Path::Large,
-                ..limits()
-            },
-            &device,
-        )
-        .unwrap_err()
-        .to_string();
+        let error = Plan::new(Limits { path: Path::Large, ..limits() }, &device).unwrap_err().to_string();
         assert!(error.contains("path is large"), "{error}");
     }
 
     #[test]
     fn the_number_of_multiprocessors_can_be_limited() {
-        let plan = plan(Limits {
-            max_sms: Some(7),
-            ..limits()
-        })
-        .unwrap();
+        let plan = plan(Limits { max_sms: Some(7), ..limits() }).unwrap();
         assert_eq!(plan.launch_config(64).grid, 7);
     }
 
@@ -457,12 +359,7 @@ mod tests {
     fn shared_memory_stays_within_the_device() {
         for max_len in [1, 8192, 40_000, 131_072, MAX_LEN] {
             for path in [Path::Auto, Path::Medium, Path::Large] {
-                let plan = plan(Limits {
-                    max_len,
-                    path,
-                    ..limits()
-                })
-                .unwrap();
+                let plan = plan(Limits { max_len, path, ..limits() }).unwrap();
                 assert!(plan.launch_config(1).shared_bytes <= h200().shared_bytes_per_block);
             }
         }
@@ -473,62 +370,14 @@ mod tests {
         for (bad, words) in [
             (Limits { k: 0, ..limits() }, "k is 0, but must be 1..=4096"),
             (Limits { k: 5000, ..limits() }, "k is 5000, but must be 1..=4096"),
-            (
-                Limits {
-                    max_rows: 0,
-                    ..limits()
-                },
-                "max_rows is 0",
-            ),
-            (
-                Limits {
-                    max_len: 0,
-                    ..limits()
-                },
-                "max_len is 0",
-            ),
-            (
-                Limits {
-                    max_len: u32::MAX,
-                    ..limits()
-                },
-                "max_len is 4294967295",
-            ),
-            (
-                Limits {
-                    next_n: 0,
-                    ..limits()
-                },
-                "next_n is 0",
-            ),
-            (
-                Limits {
-                    compress_ratio: 0,
-                    ..limits()
-                },
-                "compress_ratio is 0",
-            ),
-            (
-                Limits {
-                    max_sms: Some(0),
-                    ..limits()
-                },
-                "max_sms is 0",
-            ),
-            (
-                Limits {
-                    path: Path::Decode,
-                    ..limits()
-                },
-                "max_len is 131072, but must be at most 8192",
-            ),
-            (
-                Limits {
-                    path: Path::Trivial,
-                    ..limits()
-                },
-                "max_len is 131072, but must be at most 2048",
-            ),
+            (Limits { max_rows: 0, ..limits() }, "max_rows is 0"),
+            (Limits { max_len: 0, ..limits() }, "max_len is 0"),
+            (Limits { max_len: u32::MAX, ..limits() }, "max_len is 4294967295"),
+            (Limits { next_n: 0, ..limits() }, "next_n is 0"),
+            (Limits { compress_ratio: 0, ..limits() }, "compress_ratio is 0"),
+            (Limits { max_sms: Some(0), ..limits() }, "max_sms is 0"),
+            (Limits { path: Path::Decode, ..limits() }, "max_len is 131072, but must be at most 8192"),
+            (Limits { path: Path::Trivial, ..limits() }, "max_len is 131072, but must be at most 2048"),
         ] {
             let error = plan(bad).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
@@ -537,47 +386,16 @@ mod tests {
 
     #[test]
     fn arguments_outside_the_limits_are_refused_by_name() {
-        let plan = plan(Limits {
-            next_n: 2,
-            ..limits()
-        })
-        .unwrap();
-        let good = TopKArgs {
-            scores: 4096,
-            pitch: 131_072,
-            rows: 4,
-            lengths: 4096,
-            out: 4096,
-        };
+        let plan = plan(Limits { next_n: 2, ..limits() }).unwrap();
+        let good = TopKArgs { scores: 4096, pitch: 131_072, rows: 4, lengths: 4096, out: 4096 };
         plan.check(&good).unwrap();
         for (bad, words) in [
-            (
-                TopKArgs { rows: 66, ..good },
-                "rows is 66, but must be at most max_rows = 64",
-            ),
-            (
-                TopKArgs { rows: 3, ..good },
-                "rows is 3, but must be a multiple of next_n = 2",
-            ),
-            (
-                TopKArgs {
-                    pitch: 131_071,
-                    ..good
-                },
-                "pitch is 131071, but must be at least max_len = 131072",
-            ),
-            (
-                TopKArgs {
-                    pitch: u64::MAX / 4,
-                    ..good
-                },
-                "pitch is 4611686018427387903",
-            ),
+            (TopKArgs { rows: 66, ..good }, "rows is 66, but must be at most max_rows = 64"),
+            (TopKArgs { rows: 3, ..good }, "rows is 3, but must be a multiple of next_n = 2"),
+            (TopKArgs { pitch: 131_071, ..good }, "pitch is 131071, but must be at least max_len = 131072"),
+            (TopKArgs { pitch: u64::MAX / 4, ..good }, "pitch is 4611686018427387903"),
             (TopKArgs { scores: 0, ..good }, "scores is null"),
-            (
-                TopKArgs { scores: 4098, ..good },
-                "scores is 0x1002, but must be aligned to 4 bytes",
-            ),
+            (TopKArgs { scores: 4098, ..good }, "scores is 0x1002, but must be aligned to 4 bytes"),
             (TopKArgs { lengths: 0, ..good }, "lengths is null"),
             (TopKArgs { out: 1, ..good }, "out is 0x1"),
         ] {
@@ -589,13 +407,7 @@ mod tests {
     #[test]
     fn there_is_one_slot_for_each_parameter() {
         let plan = plan(limits()).unwrap();
-        let args = TopKArgs {
-            scores: 4096,
-            pitch: 131_072,
-            rows: 4,
-            lengths: 4096,
-            out: 4096,
-        };
+        let args = TopKArgs { scores: 4096, pitch: 131_072, rows: 4, lengths: 4096, out: 4096 };
         let entry = crate::Module::topk().entry(plan.entry()).unwrap();
         assert_eq!(plan.slots(&args, 4096).unwrap().len(), entry.parameters.len());
     }
@@ -605,12 +417,6 @@ mod tests {
         for path in Path::ALL {
             assert_eq!(path.name().parse::<Path>().unwrap(), path);
         }
-        assert!(
-            "fast"
-                .parse::<Path>()
-                .unwrap_err()
-                .to_string()
-                .contains("auto, trivial")
-        );
+        assert!("fast".parse::<Path>().unwrap_err().to_string().contains("auto, trivial"));
     }
 }

@@ -19,12 +19,7 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
     let (warp, block, cluster) = (cx.warp(), cx.block(), cx.cluster());
     let bit = 1_u32 << cx.lane;
     cx.thread().last = Some(place);
-    let this = Pending {
-        collective,
-        place,
-        block: block.id,
-        thread: cx.index,
-    };
+    let this = Pending { collective, place, block: block.id, thread: cx.index };
     if warp.wanted & bit != 0 {
         lane_is_waited_for(cx, collective, place);
     }
@@ -37,17 +32,9 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
     }
     if block.exited != 0 || of_cluster && cluster.exited != 0 {
         let (exited_block, exited_thread) = cluster.last_exit;
-        let site = Site {
-            block: exited_block,
-            thread: exited_thread,
-            location: None,
-            doing: "has ended".into(),
-        };
-        cx.raise(
-            FaultKind::ExitedBeforeBarrier { barrier: collective },
-            place,
-            Some(site),
-        );
+        let site =
+            Site { block: exited_block, thread: exited_thread, location: None, doing: "has ended".into() };
+        cx.raise(FaultKind::ExitedBeforeBarrier { barrier: collective }, place, Some(site));
     }
     warp.at_barrier |= bit;
     block.arrived += 1;
@@ -108,16 +95,8 @@ fn release(cx: &mut Context, block: &mut Block, clock: u32) {
 fn check_same_barrier(cx: &mut Context, this: Pending, first: Pending) {
     if this.collective != first.collective || !same_place(this.place, first.place) {
         let doing = format!("waits at {}", first.collective);
-        let site = Site {
-            block: first.block,
-            thread: first.thread,
-            location: Some(first.place),
-            doing,
-        };
-        let kind = FaultKind::Divergence {
-            this: this.collective,
-            other: first.collective,
-        };
+        let site = Site { block: first.block, thread: first.thread, location: Some(first.place), doing };
+        let kind = FaultKind::Divergence { this: this.collective, other: first.collective };
         cx.raise(kind, this.place, Some(site));
     }
 }
@@ -132,12 +111,5 @@ fn lane_is_waited_for(cx: &mut Context, collective: Collective, place: Place) ->
         location: Some(arrival.place),
         doing: format!("waits at {}", arrival.collective),
     };
-    cx.raise(
-        FaultKind::Divergence {
-            this: collective,
-            other: arrival.collective,
-        },
-        place,
-        Some(site),
-    );
+    cx.raise(FaultKind::Divergence { this: collective, other: arrival.collective }, place, Some(site));
 }

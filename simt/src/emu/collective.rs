@@ -7,16 +7,7 @@ use crate::machine::Shuffle;
 /// Takes part in a warp collective and returns this lane's result.
 #[inline(always)]
 pub(super) fn warp(mask: u32, collective: Collective, value: u32, operand: u32, place: Place) -> u32 {
-    if arrive_at_warp(
-        context(),
-        mask,
-        Arrival {
-            collective,
-            place,
-            value,
-            operand,
-        },
-    ) {
+    if arrive_at_warp(context(), mask, Arrival { collective, place, value, operand }) {
         suspend();
     }
     let cx = context();
@@ -31,14 +22,7 @@ fn arrive_at_warp(cx: &mut Context, mask: u32, arrival: Arrival) -> bool {
     let bit = 1_u32 << lane;
     cx.thread().last = Some(arrival.place);
     if mask & bit == 0 {
-        cx.raise(
-            FaultKind::LaneNotInMask {
-                collective: arrival.collective,
-                mask,
-            },
-            arrival.place,
-            None,
-        );
+        cx.raise(FaultKind::LaneNotInMask { collective: arrival.collective, mask }, arrival.place, None);
     }
     if mask & (warp.exited | warp.at_barrier) != 0 {
         lane_is_elsewhere(cx, mask, arrival);
@@ -99,10 +83,7 @@ fn diverged(cx: &mut Context, other: u32, arrival: Arrival) -> ! {
         location: Some(waiting.place),
         doing: format!("waits at {}", waiting.collective),
     };
-    let kind = FaultKind::Divergence {
-        this: arrival.collective,
-        other: waiting.collective,
-    };
+    let kind = FaultKind::Divergence { this: arrival.collective, other: waiting.collective };
     cx.raise(kind, arrival.place, Some(site));
 }
 
@@ -111,46 +92,16 @@ fn diverged(cx: &mut Context, other: u32, arrival: Arrival) -> ! {
 fn lane_is_elsewhere(cx: &mut Context, mask: u32, arrival: Arrival) -> ! {
     let (warp, block) = (cx.warp(), cx.block());
     let exited = mask & warp.exited;
-    let lane = if exited != 0 {
-        exited
-    } else {
-        mask & warp.at_barrier
-    }
-    .trailing_zeros();
+    let lane = if exited != 0 { exited } else { mask & warp.at_barrier }.trailing_zeros();
     let thread = cx.index - cx.lane + lane;
     let last = block.threads[thread as usize].last;
     if exited != 0 {
-        let site = Site {
-            block: block.id,
-            thread,
-            location: last,
-            doing: ENDED.into(),
-        };
-        cx.raise(
-            FaultKind::ExitedBeforeBarrier {
-                barrier: arrival.collective,
-            },
-            arrival.place,
-            Some(site),
-        );
+        let site = Site { block: block.id, thread, location: last, doing: ENDED.into() };
+        cx.raise(FaultKind::ExitedBeforeBarrier { barrier: arrival.collective }, arrival.place, Some(site));
     }
-    let barrier = block
-        .pending
-        .map_or(Collective::BlockBarrier, |pending| pending.collective);
-    let site = Site {
-        block: block.id,
-        thread,
-        location: last,
-        doing: format!("waits at {barrier}"),
-    };
-    cx.raise(
-        FaultKind::Divergence {
-            this: arrival.collective,
-            other: barrier,
-        },
-        arrival.place,
-        Some(site),
-    );
+    let barrier = block.pending.map_or(Collective::BlockBarrier, |pending| pending.collective);
+    let site = Site { block: block.id, thread, location: last, doing: format!("waits at {barrier}") };
+    cx.raise(FaultKind::Divergence { this: arrival.collective, other: barrier }, arrival.place, Some(site));
 }
 
 pub(super) const ENDED: &str = "has ended; its last collective, if any, was";
@@ -158,18 +109,9 @@ pub(super) const ENDED: &str = "has ended; its last collective, if any, was";
 /// Computes the results of the lanes in `needed`, all of which have arrived.
 fn complete(cx: &mut Context, warp: &mut Warp, mask: u32, needed: u32, arrival: Arrival) {
     cx.statistics.warp_collectives += 1;
-    let Warp {
-        arrivals,
-        results,
-        order,
-        ..
-    } = warp;
+    let Warp { arrivals, results, order, .. } = warp;
     let value = |lane: u32| arrivals[lane as usize].value;
-    let ballot = || {
-        lanes(needed)
-            .filter(|&lane| value(lane) != 0)
-            .fold(0, |bits, lane| bits | 1 << lane)
-    };
+    let ballot = || lanes(needed).filter(|&lane| value(lane) != 0).fold(0, |bits, lane| bits | 1 << lane);
     let uniform = match arrival.collective {
         Collective::WarpBarrier { .. } => {
             cx.statistics.warp_barriers += 1;
@@ -187,9 +129,8 @@ fn complete(cx: &mut Context, warp: &mut Warp, mask: u32, needed: u32, arrival: 
             let mut rest = needed;
             while rest != 0 {
                 let key = value(rest.trailing_zeros());
-                let same = lanes(rest)
-                    .filter(|&lane| value(lane) == key)
-                    .fold(0, |bits, lane| bits | 1 << lane);
+                let same =
+                    lanes(rest).filter(|&lane| value(lane) == key).fold(0, |bits, lane| bits | 1 << lane);
                 for lane in lanes(same) {
                     results[lane as usize] = same;
                 }
@@ -232,13 +173,7 @@ fn shuffle_source(kind: Shuffle, lane: u32, operand: u32) -> u32 {
 #[cold]
 fn undefined_shuffle(cx: &mut Context, lane: u32, source: u32, mask: u32, place: Place) -> ! {
     let (block, thread) = (cx.block().id, cx.index - cx.lane + lane);
-    cx.record_for(
-        block,
-        thread,
-        FaultKind::UndefinedShuffle { source, mask },
-        Some(place),
-        None,
-    );
+    cx.record_for(block, thread, FaultKind::UndefinedShuffle { source, mask }, Some(place), None);
     loop {
         suspend();
     }

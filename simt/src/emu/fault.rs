@@ -281,24 +281,11 @@ impl fmt::Display for Access {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Index {
-                space,
-                index,
-                count: 1,
-                length,
-            } => {
+            Self::Index { space, index, count: 1, length } => {
                 write!(f, "element {index} of a {space:?} array of length {length}")
             }
-            Self::Index {
-                space,
-                index,
-                count,
-                length,
-            } => {
-                write!(
-                    f,
-                    "{count} elements from {index} on of a {space:?} array of length {length}"
-                )
+            Self::Index { space, index, count, length } => {
+                write!(f, "{count} elements from {index} on of a {space:?} array of length {length}")
             }
             Self::Global { label, offset, bytes } => {
                 write!(f, "byte {offset} of allocation `{label}` ({bytes} bytes)")
@@ -334,10 +321,7 @@ impl fmt::Display for FaultKind {
             Self::FreedMemory { target } => write!(f, "access to freed memory: {target}"),
             Self::Uninitialised { target } => write!(f, "read of an uninitialised word: {target}"),
             Self::SharedRace { offset, this, other } => {
-                write!(
-                    f,
-                    "race on byte {offset} of the dynamic shared memory: {this} against {other}"
-                )
+                write!(f, "race on byte {offset} of the dynamic shared memory: {this} against {other}")
             }
             Self::ReadOnlyWritten { target, this } => {
                 write!(
@@ -374,11 +358,7 @@ impl fmt::Display for Fault {
             writeln!(f)?;
         }
         if let Some(other) = &self.other {
-            write!(
-                f,
-                "  block {}, thread {}: {}",
-                other.block, other.thread, other.doing
-            )?;
+            write!(f, "  block {}, thread {}: {}", other.block, other.thread, other.doing)?;
             if let Some(location) = other.location {
                 write!(f, " at {location}")?;
             }

@@ -47,11 +47,7 @@ struct Pool {
     lent: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    free: Vec::new(),
-    made: 0,
-    lent: 0,
-});
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), made: 0, lent: 0 });
 static RETURNED: Condvar = Condvar::new();
 
 /// The stacks of one launch, returned to the pool when dropped.
@@ -64,9 +60,7 @@ impl Stacks {
     /// Takes `count` stacks, waiting for other launches to return theirs if need be.
     pub(super) fn take(count: usize) -> Result<Self, String> {
         if count > MOST_STACKS {
-            return Err(format!(
-                "{count} resident threads; the emulator has stacks for {MOST_STACKS}"
-            ));
+            return Err(format!("{count} resident threads; the emulator has stacks for {MOST_STACKS}"));
         }
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         while pool.lent + count > MOST_STACKS {
@@ -81,10 +75,7 @@ impl Stacks {
         }
         pool.lent += count;
         let rest = pool.free.len() - count;
-        Ok(Self {
-            stacks: pool.free.split_off(rest),
-            count,
-        })
+        Ok(Self { stacks: pool.free.split_off(rest), count })
     }
 
     pub(super) fn pop(&mut self) -> Option<PooledStack> {

@@ -29,10 +29,7 @@ fn access(cx: &mut Context, address: usize, words: usize, kind: Kind, place: Pla
         // SAFETY: the window holds a state for each of its words.
         let state = unsafe { &mut *window.words.add(index) };
         let reads = !matches!(kind.access, Access::Write | Access::AtomicWrite);
-        let writes = matches!(
-            kind.access,
-            Access::Write | Access::AtomicWrite | Access::AtomicUpdate
-        );
+        let writes = matches!(kind.access, Access::Write | Access::AtomicWrite | Access::AtomicUpdate);
         if reads && *state & INITIALISED == 0 {
             uninitialised(cx, window.start + index * 4, place);
         }
@@ -72,14 +69,7 @@ fn find_slowly(cx: &mut Context, address: usize, bytes: usize, place: Place) -> 
     match registry.window(address, bytes) {
         Ok(_) if !address.is_multiple_of(bytes) => {
             let target = registry.target(address);
-            cx.raise(
-                FaultKind::Misaligned {
-                    target,
-                    bytes: bytes as u32,
-                },
-                place,
-                None,
-            )
+            cx.raise(FaultKind::Misaligned { target, bytes: bytes as u32 }, place, None)
         }
         Ok(window) => {
             cx.windows[cx.next_window] = window;
@@ -136,10 +126,7 @@ pub(super) fn store<const N: usize>(address: *mut u32, values: [u32; N], place: 
 pub(super) fn atomic_load(order: Order, scope: Scope, address: *const u32, place: Place) -> u32 {
     let cx = context();
     cx.statistics.global_read_bytes += 4;
-    let kind = Kind {
-        access: Access::AtomicRead,
-        order: Some((order, scope)),
-    };
+    let kind = Kind { access: Access::AtomicRead, order: Some((order, scope)) };
     let word = access(cx, address as usize, 1, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let value = unsafe { word.read() };
@@ -152,10 +139,7 @@ pub(super) fn atomic_load(order: Order, scope: Scope, address: *const u32, place
 pub(super) fn atomic_store(order: Order, scope: Scope, address: *mut u32, value: u32, place: Place) {
     let cx = context();
     cx.statistics.global_written_bytes += 4;
-    let kind = Kind {
-        access: Access::AtomicWrite,
-        order: Some((order, scope)),
-    };
+    let kind = Kind { access: Access::AtomicWrite, order: Some((order, scope)) };
     let word = access(cx, address as usize, 1, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let old = unsafe { word.replace(value) };
@@ -173,10 +157,7 @@ pub(super) fn atomic(
 ) -> u32 {
     let cx = context();
     cx.statistics.global_atomics += 1;
-    let kind = Kind {
-        access: Access::AtomicUpdate,
-        order: Some((order, scope)),
-    };
+    let kind = Kind { access: Access::AtomicUpdate, order: Some((order, scope)) };
     let word = access(cx, address as usize, 1, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let old = unsafe { word.read() };

@@ -86,10 +86,7 @@ impl Launch {
 
     /// Sets the most blocks that run at a time.
     pub fn with_resident_blocks(self, resident_blocks: u32) -> Self {
-        Self {
-            resident_blocks,
-            ..self
-        }
+        Self { resident_blocks, ..self }
     }
 
     /// Sets whether threads are interrupted at global atomics.
@@ -104,47 +101,28 @@ impl Launch {
 
     /// Why this launch cannot run.
     fn refusal(&self) -> Option<String> {
-        let Self {
-            grid,
-            block,
-            cluster,
-            shared_bytes,
-            resident_blocks,
-            ..
-        } = *self;
+        let Self { grid, block, cluster, shared_bytes, resident_blocks, .. } = *self;
         if grid == 0 {
             return Some("grid is 0; at least 1 block is needed".into());
         }
         if block == 0 || block > MOST_THREADS {
-            return Some(format!(
-                "block is {block} threads; the limits are 1 and {MOST_THREADS}"
-            ));
+            return Some(format!("block is {block} threads; the limits are 1 and {MOST_THREADS}"));
         }
         if cluster == 0 || cluster > MOST_CLUSTER {
-            return Some(format!(
-                "cluster is {cluster} blocks; the limits are 1 and {MOST_CLUSTER}"
-            ));
+            return Some(format!("cluster is {cluster} blocks; the limits are 1 and {MOST_CLUSTER}"));
         }
         if !grid.is_multiple_of(cluster) {
-            return Some(format!(
-                "grid is {grid} blocks; it must be a multiple of the cluster, {cluster}"
-            ));
+            return Some(format!("grid is {grid} blocks; it must be a multiple of the cluster, {cluster}"));
         }
         if shared_bytes > MOST_SHARED {
-            return Some(format!(
-                "shared memory is {shared_bytes} bytes; the limit is {MOST_SHARED}"
-            ));
+            return Some(format!("shared memory is {shared_bytes} bytes; the limit is {MOST_SHARED}"));
         }
         if cluster > resident_blocks {
-            return Some(format!(
-                "cluster is {cluster} blocks; {resident_blocks} can be resident together"
-            ));
+            return Some(format!("cluster is {cluster} blocks; {resident_blocks} can be resident together"));
         }
         let together = resident_blocks / cluster * cluster;
         if self.cooperative && grid > together {
-            return Some(format!(
-                "cooperative grid is {grid} blocks; {together} can be resident together"
-            ));
+            return Some(format!("cooperative grid is {grid} blocks; {together} can be resident together"));
         }
         None
     }

@@ -79,27 +79,15 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::OutOfMemory`].
     pub fn allocate(&self, bytes: usize, label: &str) -> Result<u64, MemoryError> {
-        let out_of_memory = || MemoryError::OutOfMemory {
-            bytes,
-            label: label.to_owned(),
-        };
+        let out_of_memory = || MemoryError::OutOfMemory { bytes, label: label.to_owned() };
         let storage = Storage::new(bytes).ok_or_else(out_of_memory)?;
         let mut words = Vec::new();
-        words
-            .try_reserve_exact(bytes.div_ceil(4))
-            .map_err(|_| out_of_memory())?;
+        words.try_reserve_exact(bytes.div_ceil(4)).map_err(|_| out_of_memory())?;
         words.resize(bytes.div_ceil(4), 0);
-        let allocation = Allocation {
-            bytes,
-            label: label.to_owned(),
-            storage,
-            words,
-        };
+        let allocation = Allocation { bytes, label: label.to_owned(), storage, words };
         let address = allocation.start();
         let mut registry = self.lock();
-        let position = registry
-            .allocations
-            .partition_point(|other| other.start() < address);
+        let position = registry.allocations.partition_point(|other| other.start() < address);
         registry.allocations.insert(position, allocation);
         Ok(address as u64)
     }
@@ -164,11 +152,7 @@ impl Memory {
 
     /// Bytes of all allocations together.
     pub fn allocated_bytes(&self) -> usize {
-        self.lock()
-            .allocations
-            .iter()
-            .map(|allocation| allocation.bytes)
-            .sum()
+        self.lock().allocations.iter().map(|allocation| allocation.bytes).sum()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -227,11 +211,7 @@ impl Registry {
             && bytes <= allocation.bytes - (address - allocation.start())
         {
             let start = allocation.start();
-            return Ok(Window {
-                start,
-                bytes: allocation.bytes,
-                words: allocation.words.as_mut_ptr(),
-            });
+            return Ok(Window { start, bytes: allocation.bytes, words: allocation.words.as_mut_ptr() });
         }
         let inside = |allocation: &&Allocation| address.wrapping_sub(allocation.start()) < allocation.bytes;
         Err(match self.freed.iter().rev().find(inside) {
@@ -243,50 +223,33 @@ impl Registry {
     /// `address` in terms of the nearest allocation.
     pub(super) fn target(&self, address: usize) -> Target {
         const NEAR: usize = 1 << 20;
-        let after = self
-            .allocations
-            .partition_point(|allocation| allocation.start() <= address);
+        let after = self.allocations.partition_point(|allocation| allocation.start() <= address);
         let before = after.checked_sub(1).map(|index| &self.allocations[index]);
         let behind = |allocation: &Allocation| address.saturating_sub(allocation.start() + allocation.bytes);
-        let candidates = before
-            .into_iter()
-            .map(|allocation| (behind(allocation), allocation));
-        let next = self
-            .allocations
-            .get(after)
-            .map(|allocation| (allocation.start() - address, allocation));
+        let candidates = before.into_iter().map(|allocation| (behind(allocation), allocation));
+        let next = self.allocations.get(after).map(|allocation| (allocation.start() - address, allocation));
         match candidates.chain(next).min_by_key(|(distance, _)| *distance) {
             Some((distance, allocation)) if distance < NEAR => allocation.target(address),
-            _ => Target::Nowhere {
-                address: address as u64,
-            },
+            _ => Target::Nowhere { address: address as u64 },
         }
     }
 
     fn containing(&mut self, address: usize) -> Option<&mut Allocation> {
-        let after = self
-            .allocations
-            .partition_point(|allocation| allocation.start() <= address);
+        let after = self.allocations.partition_point(|allocation| allocation.start() <= address);
         let allocation = &mut self.allocations[after.checked_sub(1)?];
         (address - allocation.start() < allocation.bytes).then_some(allocation)
     }
 
     fn find(&mut self, address: u64, len: usize) -> Result<(&mut Allocation, Range<usize>), MemoryError> {
         let at = address as usize;
-        let after = self
-            .allocations
-            .partition_point(|allocation| allocation.start() <= at);
+        let after = self.allocations.partition_point(|allocation| allocation.start() <= at);
         let holder = after.checked_sub(1).filter(|&index| {
             let allocation = &self.allocations[index];
             let offset = at - allocation.start();
             offset <= allocation.bytes && len <= allocation.bytes - offset
         });
         let Some(index) = holder else {
-            return Err(MemoryError::OutOfBounds {
-                address,
-                len,
-                near: self.target(at).to_string(),
-            });
+            return Err(MemoryError::OutOfBounds { address, len, near: self.target(at).to_string() });
         };
         let allocation = &mut self.allocations[index];
         let offset = at - allocation.start();
@@ -308,11 +271,7 @@ impl Allocation {
 
     fn target(&self, address: usize) -> Target {
         let offset = (address as i64).wrapping_sub(self.start() as i64);
-        Target::Global {
-            label: self.label.clone(),
-            offset,
-            bytes: self.bytes,
-        }
+        Target::Global { label: self.label.clone(), offset, bytes: self.bytes }
     }
 
     fn initialise(&mut self, range: Range<usize>) {

@@ -144,46 +144,22 @@ impl Machine for Emulator {
     #[inline(always)]
     #[track_caller]
     fn warp_shuffle(mask: u32, kind: Shuffle, value: u32, operand: u32) -> u32 {
-        collective::warp(
-            mask,
-            Collective::Shuffle { kind, mask },
-            value,
-            operand,
-            Location::caller(),
-        )
+        collective::warp(mask, Collective::Shuffle { kind, mask }, value, operand, Location::caller())
     }
     #[inline(always)]
     #[track_caller]
     fn warp_ballot(mask: u32, predicate: bool) -> u32 {
-        collective::warp(
-            mask,
-            Collective::Ballot { mask },
-            u32::from(predicate),
-            0,
-            Location::caller(),
-        )
+        collective::warp(mask, Collective::Ballot { mask }, u32::from(predicate), 0, Location::caller())
     }
     #[inline(always)]
     #[track_caller]
     fn warp_any(mask: u32, predicate: bool) -> bool {
-        collective::warp(
-            mask,
-            Collective::Any { mask },
-            u32::from(predicate),
-            0,
-            Location::caller(),
-        ) != 0
+        collective::warp(mask, Collective::Any { mask }, u32::from(predicate), 0, Location::caller()) != 0
     }
     #[inline(always)]
     #[track_caller]
     fn warp_all(mask: u32, predicate: bool) -> bool {
-        collective::warp(
-            mask,
-            Collective::All { mask },
-            u32::from(predicate),
-            0,
-            Location::caller(),
-        ) != 0
+        collective::warp(mask, Collective::All { mask }, u32::from(predicate), 0, Location::caller()) != 0
     }
     #[inline(always)]
     #[track_caller]
@@ -297,14 +273,7 @@ impl Machine for Emulator {
     }
     #[track_caller]
     unsafe fn global_reduce(op: AtomicOp, address: *mut u32, value: u32) {
-        global::atomic(
-            op,
-            Order::Relaxed,
-            Scope::Device,
-            address,
-            value,
-            Location::caller(),
-        );
+        global::atomic(op, Order::Relaxed, Scope::Device, address, value, Location::caller());
     }
 
     #[track_caller]
@@ -318,11 +287,7 @@ impl Machine for Emulator {
 
     fn f32_to_f16(value: f32) -> u16 {
         // The hardware has one NaN.
-        if value.is_nan() {
-            0x7fff
-        } else {
-            half::f16::from_f32(value).to_bits()
-        }
+        if value.is_nan() { 0x7fff } else { half::f16::from_f32(value).to_bits() }
     }
     #[track_caller]
     fn spin_hint() {
@@ -342,11 +307,6 @@ impl Machine for Emulator {
 #[cold]
 #[inline(never)]
 fn out_of_bounds(space: Space, index: usize, count: usize, length: usize, place: state::Place) -> ! {
-    let target = Target::Index {
-        space,
-        index,
-        count,
-        length,
-    };
+    let target = Target::Index { space, index, count, length };
     context().raise(FaultKind::OutOfBounds { target }, place, None);
 }

@@ -29,9 +29,7 @@ impl LaneOrder {
             return;
         }
         let floor = self.floor;
-        let known = self
-            .known
-            .get_or_insert_with(|| Box::new(floor.map(|least| [least; 32])));
+        let known = self.known.get_or_insert_with(|| Box::new(floor.map(|least| [least; 32])));
         let mut joined = [0; 32];
         for lane in lanes(needed) {
             for (most, of_lane) in joined.iter_mut().zip(&known[lane as usize]) {
@@ -41,10 +39,7 @@ impl LaneOrder {
         for lane in lanes(needed) {
             joined[lane as usize] = clock;
         }
-        let least = lanes(existing)
-            .map(|lane| joined[lane as usize])
-            .min()
-            .unwrap_or(clock);
+        let least = lanes(existing).map(|lane| joined[lane as usize]).min().unwrap_or(clock);
         for lane in lanes(needed) {
             known[lane as usize] = joined;
             self.own[lane as usize] = clock;

@@ -46,11 +46,7 @@ pub(super) fn run(
         block: ptr::null_mut(),
         index: 0,
         lane: 0,
-        windows: [Window {
-            start: 0,
-            bytes: 0,
-            words: ptr::null_mut(),
-        }; state::WINDOWS],
+        windows: [Window { start: 0, bytes: 0, words: ptr::null_mut() }; state::WINDOWS],
         next_window: 0,
         stamp: registry.begin_launch(),
         registry: &raw mut *registry,
@@ -64,9 +60,7 @@ pub(super) fn run(
         ready: Vec::new(),
         turn: 0,
         turn_over: false,
-        blocks: (0..resident)
-            .map(|slot| new_block(launch, slot, &mut stacks))
-            .collect(),
+        blocks: (0..resident).map(|slot| new_block(launch, slot, &mut stacks)).collect(),
         clusters: (0..clusters).map(|index| new_cluster(launch, index)).collect(),
         progress: 0,
         global_progress: 0,
@@ -127,18 +121,9 @@ fn new_block(launch: &Launch, slot: u32, stacks: &mut Stacks) -> Block {
         exited: 0,
         queued: false,
         yielded: false,
-        arrivals: [Arrival {
-            collective: Collective::BlockBarrier,
-            place: here(),
-            value: 0,
-            operand: 0,
-        }; 32],
+        arrivals: [Arrival { collective: Collective::BlockBarrier, place: here(), value: 0, operand: 0 }; 32],
         results: [0; 32],
-        order: LaneOrder {
-            own: [0; 32],
-            floor: [0; 32],
-            known: None,
-        },
+        order: LaneOrder { own: [0; 32], floor: [0; 32], known: None },
     };
     Block {
         id: 0,
@@ -196,11 +181,7 @@ fn schedule() {
         }
     }
     let cx = context();
-    if let Some(slot) = cx
-        .blocks
-        .iter()
-        .position(|block| (block.exited as usize) < block.threads.len())
-    {
+    if let Some(slot) = cx.blocks.iter().position(|block| (block.exited as usize) < block.threads.len()) {
         stalled(cx, slot);
     }
 }
@@ -214,10 +195,7 @@ fn start_next(cx: &mut Context, index: usize) {
     // SAFETY: points into the context's vector, which is not resized during a launch.
     let state = unsafe { &mut *cluster };
     let blocks = state.first as usize..(state.first + state.size) as usize;
-    let newest = cx.blocks[blocks.clone()]
-        .iter()
-        .map(|block| block.shared.clock())
-        .max();
+    let newest = cx.blocks[blocks.clone()].iter().map(|block| block.shared.clock()).max();
     state.clock = state.clock.max(newest.unwrap_or(0)) + 1;
     state.interval = state.clock;
     state.exited = 0;
@@ -261,18 +239,14 @@ fn thread_main(suspender: &Suspender) {
     if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(body)) {
         let message = message_of(&*payload);
         let cx = context();
-        let site = cx
-            .thread()
-            .last
-            .map(|place| cx.site(Some(place), "its last collective was"));
+        let site = cx.thread().last.map(|place| cx.site(Some(place), "its last collective was"));
         cx.record(FaultKind::Panic { message }, None, site);
     }
 }
 
 fn message_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "(no message)".into())
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".into())
 }
 
 /// Takes a warp out of the queues: mostly one of the block that ran last, whose stacks are in the caches.
@@ -372,27 +346,11 @@ fn on_exit(cx: &mut Context) {
     if warp.wanted & bit != 0 {
         let (lane, arrival) = waiter_for(warp, cx.lane);
         let ended = cx.site(last, ENDED);
-        let kind = FaultKind::ExitedBeforeBarrier {
-            barrier: arrival.collective,
-        };
-        cx.record_for(
-            block.id,
-            cx.index - cx.lane + lane,
-            kind,
-            Some(arrival.place),
-            Some(ended),
-        );
+        let kind = FaultKind::ExitedBeforeBarrier { barrier: arrival.collective };
+        cx.record_for(block.id, cx.index - cx.lane + lane, kind, Some(arrival.place), Some(ended));
     } else if let Some(pending) = block.pending.or(cluster.pending) {
         let ended = cx.site(last, ENDED);
-        let kind = FaultKind::ExitedBeforeBarrier {
-            barrier: pending.collective,
-        };
-        cx.record_for(
-            pending.block,
-            pending.thread,
-            kind,
-            Some(pending.place),
-            Some(ended),
-        );
+        let kind = FaultKind::ExitedBeforeBarrier { barrier: pending.collective };
+        cx.record_for(pending.block, pending.thread, kind, Some(pending.place), Some(ended));
     }
 }

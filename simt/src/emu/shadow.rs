@@ -20,13 +20,7 @@ pub(super) struct Mark {
     pub(super) place: Option<Place>,
 }
 
-const NO_MARK: Mark = Mark {
-    clock: 0,
-    mask: 0,
-    warp: 0,
-    access: Access::Read,
-    place: None,
-};
+const NO_MARK: Mark = Mark { clock: 0, mask: 0, warp: 0, access: Access::Read, place: None };
 
 /// The part of a word's shadow that every access looks at.
 #[derive(Clone, Copy)]
@@ -46,16 +40,8 @@ pub(super) struct Far {
     pub(super) atomics: [Mark; 2],
 }
 
-pub(super) const UNTOUCHED_NEAR: Near = Near {
-    write: NO_MARK,
-    read: NO_MARK,
-    stored: 0,
-    far: 0,
-};
-pub(super) const UNTOUCHED_FAR: Far = Far {
-    read: NO_MARK,
-    atomics: [NO_MARK; 2],
-};
+pub(super) const UNTOUCHED_NEAR: Near = Near { write: NO_MARK, read: NO_MARK, stored: 0, far: 0 };
+pub(super) const UNTOUCHED_FAR: Far = Far { read: NO_MARK, atomics: [NO_MARK; 2] };
 
 /// The accessing thread, as the shadow sees it.
 #[derive(Clone, Copy)]
@@ -83,13 +69,7 @@ impl Me {
 
     #[inline(always)]
     pub(super) fn mark(self, access: Access) -> Mark {
-        Mark {
-            clock: self.clock,
-            mask: self.bit,
-            warp: self.warp,
-            access,
-            place: Some(self.place),
-        }
+        Mark { clock: self.clock, mask: self.bit, warp: self.warp, access, place: Some(self.place) }
     }
 }
 

@@ -73,20 +73,13 @@ fn locate(cx: &mut Context, address: u32, bytes: u32, place: Place) -> Word {
     if offset >= shared.bytes || bytes > shared.bytes - offset || address & (bytes - 1) != 0 {
         bad_address(cx, i64::from(address), shared.bytes, bytes, place);
     }
-    Word {
-        memory: shared,
-        block,
-        index: (offset / 4) as usize,
-    }
+    Word { memory: shared, block, index: (offset / 4) as usize }
 }
 
 #[cold]
 #[inline(never)]
 fn bad_address(cx: &mut Context, address: i64, shared_bytes: u32, bytes: u32, place: Place) -> ! {
-    let target = Target::Shared {
-        offset: address - i64::from(BASE),
-        bytes: shared_bytes,
-    };
+    let target = Target::Shared { offset: address - i64::from(BASE), bytes: shared_bytes };
     let inside =
         address >= i64::from(BASE) && address - i64::from(BASE) + i64::from(bytes) <= i64::from(shared_bytes);
     let kind = if inside && address % i64::from(bytes) != 0 {
@@ -105,9 +98,7 @@ fn locate_remote(cx: &mut Context, address: u32, place: Place) -> Word {
     let local = address & ((1 << RANK_SHIFT) - 1);
     let cluster = cx.cluster();
     if rank >= cluster.size {
-        let target = Target::Nowhere {
-            address: u64::from(address),
-        };
+        let target = Target::Nowhere { address: u64::from(address) };
         cx.raise(FaultKind::OutOfBounds { target }, place, None);
     }
     let block = &raw mut cx.blocks[(cluster.first + rank) as usize];
@@ -122,11 +113,7 @@ fn locate_remote(cx: &mut Context, address: u32, place: Place) -> Word {
     if offset >= target.shared.bytes || 4 > target.shared.bytes - offset || !local.is_multiple_of(4) {
         bad_address(cx, i64::from(local), target.shared.bytes, 4, place);
     }
-    Word {
-        memory: &raw mut target.shared,
-        block,
-        index: (offset / 4) as usize,
-    }
+    Word { memory: &raw mut target.shared, block, index: (offset / 4) as usize }
 }
 
 impl Word {
@@ -164,10 +151,7 @@ impl Word {
 
     #[cold]
     fn uninitialised(&self, cx: &mut Context, place: Place) -> ! {
-        let target = Target::Shared {
-            offset: self.index as i64 * 4,
-            bytes: self.memory().bytes,
-        };
+        let target = Target::Shared { offset: self.index as i64 * 4, bytes: self.memory().bytes };
         cx.raise(FaultKind::Uninitialised { target }, place, None);
     }
 
@@ -191,11 +175,7 @@ impl Word {
             location: mark.place,
             doing: mark.access.to_string(),
         };
-        let kind = FaultKind::SharedRace {
-            offset: self.index as u32 * 4,
-            this: access,
-            other: mark.access,
-        };
+        let kind = FaultKind::SharedRace { offset: self.index as u32 * 4, this: access, other: mark.access };
         cx.raise(kind, me.place, Some(site));
     }
 
@@ -284,14 +264,7 @@ pub(super) fn load4(address: u32, place: Place) -> [u32; 4] {
     cx.statistics.shared_accesses += 4;
     let Word { memory, block, index } = locate(cx, address, 16, place);
     let me = Me::new(cx, place);
-    let values = [0, 1, 2, 3].map(|i| {
-        Word {
-            memory,
-            block,
-            index: index + i,
-        }
-        .read(cx, me)
-    });
+    let values = [0, 1, 2, 3].map(|i| Word { memory, block, index: index + i }.read(cx, me));
     cx.count_load(place);
     values
 }
@@ -310,12 +283,7 @@ pub(super) fn store4(address: u32, values: [u32; 4], place: Place) {
     let Word { memory, block, index } = locate(cx, address, 16, place);
     let me = Me::new(cx, place);
     for (i, value) in values.into_iter().enumerate() {
-        Word {
-            memory,
-            block,
-            index: index + i,
-        }
-        .write(cx, me, value);
+        Word { memory, block, index: index + i }.write(cx, me, value);
     }
 }
 

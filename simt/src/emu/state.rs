@@ -186,10 +186,7 @@ pub(super) fn inside() -> bool {
 #[inline]
 pub(super) fn context<'a>() -> &'a mut Context {
     let context = CURRENT.get();
-    assert!(
-        !context.is_null(),
-        "a primitive of the SIMT machine was called outside a kernel"
-    );
+    assert!(!context.is_null(), "a primitive of the SIMT machine was called outside a kernel");
     // SAFETY: set by the scheduler for the time of the launch, which outlives its fibers. Only one fiber
     // or the scheduler runs at a time, on this OS thread; none keeps a reference across a switch.
     unsafe { &mut *context }
@@ -233,12 +230,7 @@ impl Context {
 
     /// The current thread as a second party of a report.
     pub(super) fn site(&mut self, place: Option<Place>, doing: impl Into<String>) -> Site {
-        Site {
-            block: self.block().id,
-            thread: self.index,
-            location: place,
-            doing: doing.into(),
-        }
+        Site { block: self.block().id, thread: self.index, location: place, doing: doing.into() }
     }
 
     /// Records a fault of the current thread, unless there is one already.
@@ -260,16 +252,7 @@ impl Context {
             let launch = Box::new(self.launch.clone());
             let kernel = self.kernel.clone();
             let (seed, other) = (launch.seed, other.map(Box::new));
-            self.fault = Some(Fault {
-                kernel,
-                kind,
-                block,
-                thread,
-                location,
-                other,
-                seed,
-                launch,
-            });
+            self.fault = Some(Fault { kernel, kind, block, thread, location, other, seed, launch });
         }
     }
 

@@ -33,10 +33,7 @@ pub(super) fn stalled(cx: &mut Context, slot: usize) {
                     location: Some(arrival.place),
                     doing: format!("waits at {}", arrival.collective),
                 };
-                let kind = FaultKind::Divergence {
-                    this: this.collective,
-                    other: arrival.collective,
-                };
+                let kind = FaultKind::Divergence { this: this.collective, other: arrival.collective };
                 let thread = number as u32 * 32 + lane;
                 cx.record_for(block.id, thread, kind, Some(this.place), Some(site));
                 return;
@@ -47,13 +44,7 @@ pub(super) fn stalled(cx: &mut Context, slot: usize) {
     let (block, pending) = (cx.blocks[slot].id, cx.blocks[slot].pending);
     let thread = pending.map_or(0, |pending| pending.thread);
     let place = pending.map(|pending| pending.place);
-    cx.record_for(
-        block,
-        thread,
-        FaultKind::Deadlock { blocks_not_started },
-        place,
-        None,
-    );
+    cx.record_for(block, thread, FaultKind::Deadlock { blocks_not_started }, place, None);
 }
 
 /// Reports a livelock: every thread that can run has spun many times since memory last changed, or all
@@ -96,16 +87,9 @@ pub(super) fn check_spinning(cx: &mut Context) {
     } else {
         FaultKind::Deadlock { blocks_not_started }
     };
-    let other = spinners
-        .iter()
-        .find(|spinner| spinner.0 != block)
-        .or(spinners.get(1));
-    let site = other.map(|&(block, thread, location)| Site {
-        block,
-        thread,
-        location,
-        doing: "spins too".into(),
-    });
+    let other = spinners.iter().find(|spinner| spinner.0 != block).or(spinners.get(1));
+    let site =
+        other.map(|&(block, thread, location)| Site { block, thread, location, doing: "spins too".into() });
     cx.record_for(block, thread, kind, place, site);
 }
 

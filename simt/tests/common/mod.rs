@@ -1,8 +1,8 @@
 //! Helpers of the emulator's tests.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test binary uses a part of it")]
 
 use dsa_simt::emu::{Fault, Launch, Memory, Statistics, run_closure};
-use dsa_simt::{Global, block, thread};
+use dsa_simt::{Carve, Global, Shared, block, thread};
 
 /// Words in emulated memory.
 pub(crate) struct Words<'a> {
@@ -42,10 +42,7 @@ impl<'a> Words<'a> {
     pub(crate) fn to_vec(&self) -> Vec<u32> {
         let mut bytes = vec![0; self.len * 4];
         self.memory.read(self.address, &mut bytes).expect("in bounds");
-        bytes
-            .chunks_exact(4)
-            .map(|word| u32::from_le_bytes(word.try_into().expect("4 bytes")))
-            .collect()
+        bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().expect("4 bytes"))).collect()
     }
 }
 
@@ -58,9 +55,7 @@ pub(crate) fn global_index() -> usize {
 pub(crate) fn per_thread(launch: &Launch, value: impl Fn() -> u32) -> Vec<u32> {
     let memory = Memory::new();
     let out = Words::undefined(&memory, (launch.grid * launch.block) as usize, "out");
-    let result = run_closure(&memory, "per_thread", launch, || {
-        out.global().set(global_index(), value())
-    });
+    let result = run_closure(&memory, "per_thread", launch, || out.global().set(global_index(), value()));
     if let Err(fault) = result {
         panic!("{fault}");
     }
@@ -95,4 +90,39 @@ pub(crate) fn always_faulty(
             fault
         })
         .collect()
+}
+
+/// Marks a line of a planted bug: evaluates its expression, which is on the same line, and notes the line.
+macro_rules! here {
+    ($line:expr, $call:expr) => {{
+        $line.set(line!());
+        $call
+    }};
+}
+pub(crate) use here;
+
+/// A line of this test file.
+pub(crate) type Line = std::cell::Cell<u32>;
+
+/// The first `len` words of dynamic shared memory.
+pub(crate) fn shared(len: u32) -> Shared<u32> {
+    // SAFETY: the emulator checks every access.
+    unsafe { Carve::dynamic().array(len) }
+}
+
+/// The source lines of both sides, which are in a test file, not in the crate.
+pub(crate) fn lines(fault: &Fault) -> (u32, Option<u32>) {
+    let location = fault.location.expect("a location");
+    let other = fault.other.as_ref().and_then(|site| site.location);
+    for location in std::iter::once(location).chain(other) {
+        assert!(location.file().contains("tests"), "{location}");
+    }
+    (location.line(), other.map(|location| location.line()))
+}
+
+/// Checks that the two sides are at these lines, in either order.
+pub(crate) fn both_lines(fault: &Fault, a: &Line, b: &Line) {
+    let (this, other) = lines(fault);
+    let found = [this, other.expect("two locations")];
+    assert!(found == [a.get(), b.get()] || found == [b.get(), a.get()], "lines {found:?}: {fault}");
 }

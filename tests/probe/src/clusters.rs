@@ -52,9 +52,6 @@ pub(crate) fn atomics(input: Global<u32>, state: Global<u32>, out: Global<u32>) 
     fence(Scope::Cluster);
     cluster::sync();
     for word in 0..4 {
-        out.set(
-            4 * i + word,
-            state.atomic_load(first + word, Order::Acquire, Scope::Cluster),
-        );
+        out.set(4 * i + word, state.atomic_load(first + word, Order::Acquire, Scope::Cluster));
     }
 }

@@ -7,23 +7,13 @@ use crate::BLOCK_THREADS;
 /// The mask of the half warp that holds the calling lane.
 #[inline(always)]
 fn half_mask() -> u32 {
-    if thread::lane() < 16 {
-        0x0000_ffff
-    } else {
-        0xffff_0000
-    }
+    if thread::lane() < 16 { 0x0000_ffff } else { 0xffff_0000 }
 }
 
 #[inline(always)]
 pub(crate) fn identity(out: Global<u32>) {
-    let words = [
-        thread::index(),
-        thread::lane(),
-        thread::warp(),
-        block::index(),
-        block::count(),
-        block::threads(),
-    ];
+    let words =
+        [thread::index(), thread::lane(), thread::warp(), block::index(), block::count(), block::threads()];
     let first = 6 * (block::index() * block::threads() + thread::index()) as usize;
     for (i, word) in words.into_iter().enumerate() {
         out.set(first + i, word);
@@ -48,14 +38,8 @@ pub(crate) fn shuffle(input: Global<u32>, out: Global<u32>, operand: u32) {
             out.set(8 * t + 2, warp::shuffle_down(mask, value, operand & 31));
         } else {
             // As above, on a signed and on a floating-point word.
-            out.set(
-                8 * t + 5,
-                warp::shuffle(mask, value.cast_signed(), lane).cast_unsigned(),
-            );
-            out.set(
-                8 * t + 6,
-                warp::shuffle_xor(mask, f32::from_bits(value), bits).to_bits(),
-            );
+            out.set(8 * t + 5, warp::shuffle(mask, value.cast_signed(), lane).cast_unsigned());
+            out.set(8 * t + 6, warp::shuffle_xor(mask, f32::from_bits(value), bits).to_bits());
         }
     }
 }

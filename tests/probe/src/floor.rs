@@ -18,26 +18,15 @@ pub(crate) fn read_all(data: Global<u32>, sums: Global<u32>) {
         let b = data.get4_readonly(4 * (next + stride));
         let c = data.get4_readonly(4 * (next + 2 * stride));
         let d = data.get4_readonly(4 * (next + 3 * stride));
-        sum = sum
-            .wrapping_add(fold(a))
-            .wrapping_add(fold(b))
-            .wrapping_add(fold(c))
-            .wrapping_add(fold(d));
+        sum = sum.wrapping_add(fold(a)).wrapping_add(fold(b)).wrapping_add(fold(c)).wrapping_add(fold(d));
         next += IN_FLIGHT * stride;
     }
     // At most three vectors are left; all are requested before the first is used.
     let at = |vector: usize| {
-        if vector < vectors {
-            data.get4_readonly(4 * vector)
-        } else {
-            [0; 4]
-        }
+        if vector < vectors { data.get4_readonly(4 * vector) } else { [0; 4] }
     };
     let (a, b, c) = (at(next), at(next + stride), at(next + 2 * stride));
-    sum = sum
-        .wrapping_add(fold(a))
-        .wrapping_add(fold(b))
-        .wrapping_add(fold(c));
+    sum = sum.wrapping_add(fold(a)).wrapping_add(fold(b)).wrapping_add(fold(c));
     let rest = 4 * vectors + first;
     if rest < data.len() {
         sum = sum.wrapping_add(data.get_readonly(rest));
@@ -50,8 +39,5 @@ pub(crate) fn read_all(data: Global<u32>, sums: Global<u32>) {
 
 #[inline(always)]
 fn fold(words: [u32; 4]) -> u32 {
-    words[0]
-        .wrapping_add(words[1])
-        .wrapping_add(words[2])
-        .wrapping_add(words[3])
+    words[0].wrapping_add(words[1]).wrapping_add(words[2]).wrapping_add(words[3])
 }

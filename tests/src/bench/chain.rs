@@ -74,11 +74,7 @@ pub struct Rotation {
 
 impl Rotation {
     /// Every launch reads the same input.
-    pub const HOT: Self = Self {
-        inputs: 1,
-        graphs: 1,
-        launches_per_graph: CHAIN,
-    };
+    pub const HOT: Self = Self { inputs: 1, graphs: 1, launches_per_graph: CHAIN };
 
     /// Between two launches that read the same input, more than twice `l2_bytes` are read.
     ///
@@ -88,18 +84,10 @@ impl Rotation {
         let inputs = (2 * l2_bytes / bytes.max(1)) as usize + 1;
         if inputs <= CHAIN {
             let launches_per_graph = inputs * CHAIN.div_ceil(inputs);
-            return Self {
-                inputs,
-                graphs: 1,
-                launches_per_graph,
-            };
+            return Self { inputs, graphs: 1, launches_per_graph };
         }
         let graphs = inputs.div_ceil(CHAIN);
-        Self {
-            inputs: graphs * CHAIN,
-            graphs,
-            launches_per_graph: CHAIN,
-        }
+        Self { inputs: graphs * CHAIN, graphs, launches_per_graph: CHAIN }
     }
 }
 
@@ -114,26 +102,13 @@ mod tests {
         for bytes in [1, 12 << 10, 1 << 20, 3 << 20, 7_340_032, 33 << 20, 268 << 20] {
             let plan = Rotation::cold(bytes.max(4096), L2);
             assert!(plan.launches_per_graph >= CHAIN, "{plan:?}");
-            assert_eq!(
-                plan.graphs * plan.launches_per_graph % plan.inputs,
-                0,
-                "{bytes} bytes: {plan:?}"
-            );
+            assert_eq!(plan.graphs * plan.launches_per_graph % plan.inputs, 0, "{bytes} bytes: {plan:?}");
         }
     }
 
     #[test]
     fn more_than_twice_the_cache_is_read_before_an_input_returns() {
-        for bytes in [
-            12 << 10,
-            1 << 20,
-            3 << 20,
-            7_340_032,
-            33 << 20,
-            2 * L2 - 1,
-            2 * L2,
-            268 << 20,
-        ] {
+        for bytes in [12 << 10, 1 << 20, 3 << 20, 7_340_032, 33 << 20, 2 * L2 - 1, 2 * L2, 268 << 20] {
             let plan = Rotation::cold(bytes, L2);
             assert!(plan.inputs as u64 * bytes > 2 * L2, "{bytes} bytes: {plan:?}");
         }
@@ -145,11 +120,7 @@ mod tests {
         let device = Device::emulator();
         let stream = device.stream().unwrap();
         let mut taken = Vec::new();
-        let plan = Rotation {
-            inputs: 6,
-            graphs: 3,
-            launches_per_graph: 4,
-        };
+        let plan = Rotation { inputs: 6, graphs: 3, launches_per_graph: 4 };
         let chain = Chain::capture(&device, &stream, &plan, |_, input| {
             taken.push(input);
             Ok(())
@@ -163,15 +134,10 @@ mod tests {
         let device = Device::emulator();
         let stream = device.stream().unwrap();
         let buffers = [0u8; 3].map(|byte| device.upload(&[byte; 4]).unwrap());
-        let plan = Rotation {
-            inputs: 3,
-            graphs: 3,
-            launches_per_graph: 1,
-        };
-        let mut chain = Chain::capture(&device, &stream, &plan, |stream, input| {
-            buffers[input].fill_async(stream, 7)
-        })
-        .unwrap();
+        let plan = Rotation { inputs: 3, graphs: 3, launches_per_graph: 1 };
+        let mut chain =
+            Chain::capture(&device, &stream, &plan, |stream, input| buffers[input].fill_async(stream, 7))
+                .unwrap();
         let written = || buffers.each_ref().map(|buffer| buffer.download().unwrap()[0]);
         chain.replay(2).unwrap();
         assert_eq!(written(), [7, 7, 0]);

@@ -18,10 +18,7 @@ pub struct Diversion {
 impl Diversion {
     /// Diverts both output streams to `log`.
     pub fn to(log: &File) -> io::Result<Self> {
-        let diversion = Self {
-            stdout: dup(stdout())?,
-            stderr: dup(stderr())?,
-        };
+        let diversion = Self { stdout: dup(stdout())?, stderr: dup(stderr())? };
         dup2_stdout(log)?;
         dup2_stderr(log)?;
         Ok(diversion)

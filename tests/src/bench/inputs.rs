@@ -60,11 +60,9 @@ fn fill(distribution: Distribution, pitch: usize, out: &mut [f32]) -> Result<(),
             })
             .collect();
         // A generator that panics is a bug of the generator: let it be seen.
-        workers.into_iter().try_for_each(|worker| {
-            worker
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
@@ -79,10 +77,8 @@ mod tests {
 
     #[test]
     fn rows_do_not_depend_on_the_number_of_cores() {
-        let case = shapes::emulated()
-            .into_iter()
-            .find(|case| case.rows() == 4 && case.pitch() == 3072)
-            .unwrap();
+        let case =
+            shapes::emulated().into_iter().find(|case| case.rows() == 4 && case.pitch() == 3072).unwrap();
         let batch = scores(&case).unwrap();
         for (row, scores) in batch.chunks(3072).enumerate() {
             let mut alone = vec![0.0; 3072];

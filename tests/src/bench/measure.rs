@@ -105,21 +105,12 @@ fn read_estimates(folder: &Path) -> Result<Timing, MeasureError> {
         .ok_or_else(|| fail(&io::Error::from(io::ErrorKind::NotFound)))?;
     let text = fs::read_to_string(file).map_err(|error| fail(&error))?;
     let Estimates { median } = serde_json::from_str(&text).map_err(|error| fail(&error))?;
-    let Interval {
-        lower_bound,
-        upper_bound,
-    } = median.confidence_interval;
-    Ok(Timing {
-        median: median.point_estimate,
-        range: [lower_bound, upper_bound],
-    })
+    let Interval { lower_bound, upper_bound } = median.confidence_interval;
+    Ok(Timing { median: median.point_estimate, range: [lower_bound, upper_bound] })
 }
 
 fn estimates_error(folder: &Path, reason: impl std::fmt::Display) -> MeasureError {
-    MeasureError::Estimates {
-        folder: folder.display().to_string(),
-        reason: reason.to_string(),
-    }
+    MeasureError::Estimates { folder: folder.display().to_string(), reason: reason.to_string() }
 }
 
 /// The part of criterion's `estimates.json` that is used.
@@ -181,9 +172,7 @@ impl ValueFormatter for Launches {
             Throughput::Elements(amount) => (amount, "elements/us"),
             _ => (1, "launches/us"),
         };
-        values
-            .iter_mut()
-            .for_each(|value| *value = amount as f64 / *value);
+        values.iter_mut().for_each(|value| *value = amount as f64 / *value);
         unit
     }
 
@@ -203,16 +192,12 @@ mod tests {
         let device = Device::emulator();
         let stream = device.stream().unwrap();
         let buffer = device.alloc::<u8>(1 << 16).unwrap();
-        let mut chain = Chain::capture(&device, &stream, &Rotation::HOT, |stream, _| {
-            buffer.fill_async(stream, 1)
-        })
-        .unwrap();
+        let mut chain =
+            Chain::capture(&device, &stream, &Rotation::HOT, |stream, _| buffer.fill_async(stream, 1))
+                .unwrap();
         let timing = measure("test/fill", &mut chain, None).unwrap();
         assert!(timing.median > 0.0, "{timing:?}");
-        assert!(
-            timing.range[0] <= timing.median && timing.median <= timing.range[1],
-            "{timing:?}"
-        );
+        assert!(timing.range[0] <= timing.median && timing.median <= timing.range[1], "{timing:?}");
     }
 
     #[test]
@@ -232,12 +217,6 @@ mod tests {
         let json =
             format!(r#"{{"median":{{{interval},"point_estimate":2.0,"standard_error":0.1}},"slope":null}}"#);
         fs::write(new.join("estimates.json"), json).unwrap();
-        assert_eq!(
-            read_estimates(folder.path()).unwrap(),
-            Timing {
-                median: 2.0,
-                range: [1.5, 2.5]
-            }
-        );
+        assert_eq!(read_estimates(folder.path()).unwrap(), Timing { median: 2.0, range: [1.5, 2.5] });
     }
 }

@@ -52,10 +52,7 @@ impl Operator {
     /// Builds the operator with the limits of `case`, and its buffers but for the scores.
     pub fn new(device: &Device, case: &Case) -> Result<Self, Error> {
         let (rows, k) = (case.rows(), case.k);
-        let topk = TopK::builder(k)
-            .max_rows(rows)
-            .max_len(case.pitch())
-            .build(device)?;
+        let topk = TopK::builder(k).max_rows(rows).max_len(case.pitch()).build(device)?;
         let workspace = Workspace::with_bytes(device, topk.workspace_bytes())?;
         let lengths: Vec<_> = case.lengths().into_iter().map(u32::cast_signed).collect();
         Ok(Self {
@@ -72,10 +69,8 @@ impl Operator {
         let teams = self.topk.plan().launch_config(self.case.rows()).cooperative;
         let mut lengths = self.case.lengths();
         lengths.sort_unstable();
-        let mut names: Vec<_> = lengths
-            .into_iter()
-            .map(|len| path_of(len, self.case.k, teams).name())
-            .collect();
+        let mut names: Vec<_> =
+            lengths.into_iter().map(|len| path_of(len, self.case.k, teams).name()).collect();
         names.dedup();
         names.join("+")
     }
@@ -110,14 +105,10 @@ impl Operator {
         let rows: Vec<_> = (scores.chunks(pitch).zip(out.chunks(k)).zip(lengths))
             .map(|((scores, out), length)| (&scores[..length as usize], out))
             .collect();
-        first_wrong(&rows, |_, (scores, out)| {
-            oracle::check_row(scores, out).map_err(|e| e.to_string())
-        })?;
+        first_wrong(&rows, |_, (scores, out)| oracle::check_row(scores, out).map_err(|e| e.to_string()))?;
         if self.case.distribution == Distribution::Real {
             let stored = data::rows()?;
-            first_wrong(&rows, |row, (scores, out)| {
-                agrees_with_stored(&stored[row], scores, out)
-            })?;
+            first_wrong(&rows, |row, (scores, out)| agrees_with_stored(&stored[row], scores, out))?;
         }
         Ok(())
     }
@@ -150,11 +141,7 @@ fn first_wrong(
                     part.iter().enumerate().find_map(|(at, &(scores, out))| {
                         let row = worker * share + at;
                         let reason = check(row, (scores, out)).err()?;
-                        Some(CaseError::Wrong {
-                            row,
-                            length: scores.len(),
-                            reason,
-                        })
+                        Some(CaseError::Wrong { row, length: scores.len(), reason })
                     })
                 })
             })
@@ -162,11 +149,7 @@ fn first_wrong(
         // All are joined before the first wrong one is picked.
         let found: Vec<_> = workers
             .into_iter()
-            .map(|worker| {
-                worker
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect();
         found.into_iter().flatten().next()
     });
@@ -206,25 +189,14 @@ mod tests {
         let scores = [1.0f32, 2.0, 3.0];
         let right = [2];
         let wrong = [0];
-        let rows: Vec<(&[f32], &[i32])> = (0..50)
-            .map(|row| (&scores[..], if row >= 17 { &wrong[..] } else { &right[..] }))
-            .collect();
+        let rows: Vec<(&[f32], &[i32])> =
+            (0..50).map(|row| (&scores[..], if row >= 17 { &wrong[..] } else { &right[..] })).collect();
         let check = |_: usize, (scores, out): (&[f32], &[i32])| {
             oracle::check_row(scores, out).map_err(|e| e.to_string())
         };
         assert!(first_wrong(&rows[..17], check).is_ok());
         let error = first_wrong(&rows, check).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                CaseError::Wrong {
-                    row: 17,
-                    length: 3,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, CaseError::Wrong { row: 17, length: 3, .. }), "{error}");
     }
 
     #[test]
@@ -233,42 +205,18 @@ mod tests {
             |k, teams| [1, 2048, 2049, 8192, 8193, 32_768, 32_769].map(|len| path_of(len, k, teams).name());
         assert_eq!(
             names(2048, true),
-            [
-                "trivial", "trivial", "decode", "decode", "medium", "medium", "large"
-            ]
+            ["trivial", "trivial", "decode", "decode", "medium", "medium", "large"]
         );
-        assert_eq!(
-            names(1, false),
-            [
-                "trivial", "decode", "decode", "decode", "medium", "medium", "medium"
-            ]
-        );
+        assert_eq!(names(1, false), ["trivial", "decode", "decode", "decode", "medium", "medium", "medium"]);
     }
 
     #[test]
     fn a_real_row_must_agree_with_its_stored_threshold_and_ties() {
-        let stored = |threshold, ties| RealRow {
-            source_row: 0,
-            columns: vec![],
-            length: 4,
-            threshold,
-            ties,
-        };
+        let stored = |threshold, ties| RealRow { source_row: 0, columns: vec![], length: 4, threshold, ties };
         let scores = [5.0, 4.0, 4.0, 1.0];
         assert_eq!(agrees_with_stored(&stored(4.0, 2), &scores, &[0, 2]), Ok(()));
-        assert!(
-            agrees_with_stored(&stored(3.0, 1), &scores, &[0, 2])
-                .unwrap_err()
-                .contains("threshold")
-        );
-        assert!(
-            agrees_with_stored(&stored(4.0, 1), &scores, &[0, 1, 2])
-                .unwrap_err()
-                .contains("of 1")
-        );
-        assert_eq!(
-            agrees_with_stored(&stored(f32::NEG_INFINITY, 0), &scores, &[0, 1, 2, 3, -1]),
-            Ok(())
-        );
+        assert!(agrees_with_stored(&stored(3.0, 1), &scores, &[0, 2]).unwrap_err().contains("threshold"));
+        assert!(agrees_with_stored(&stored(4.0, 1), &scores, &[0, 1, 2]).unwrap_err().contains("of 1"));
+        assert_eq!(agrees_with_stored(&stored(f32::NEG_INFINITY, 0), &scores, &[0, 1, 2, 3, -1]), Ok(()));
     }
 }

@@ -49,19 +49,12 @@ pub struct PlotError(String);
 /// The lines of the main table, by batch size, each by length.
 fn lines(cases: &[CaseRecord]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
-    for case in cases
-        .iter()
-        .filter(|case| matches!(case.list.as_str(), "single" | "batch"))
-    {
+    for case in cases.iter().filter(|case| matches!(case.list.as_str(), "single" | "batch")) {
         let Some(hot) = case.us_hot else { continue };
         let line = match lines.iter_mut().position(|line| line.rows == case.rows) {
             Some(at) => &mut lines[at],
             None => {
-                lines.push(Line {
-                    rows: case.rows,
-                    hot: Vec::new(),
-                    floor: Vec::new(),
-                });
+                lines.push(Line { rows: case.rows, hot: Vec::new(), floor: Vec::new() });
                 let last = lines.len() - 1;
                 &mut lines[last]
             }
@@ -115,21 +108,12 @@ where
         .label_style(("sans-serif", 14))
         .draw()?;
     for (line, colour) in lines.iter().zip(COLOURS.into_iter().cycle()) {
-        let name = if line.rows == 1 {
-            "1 row".to_owned()
-        } else {
-            format!("{} rows", line.rows)
-        };
+        let name = if line.rows == 1 { "1 row".to_owned() } else { format!("{} rows", line.rows) };
         chart
             .draw_series(LineSeries::new(line.hot.iter().copied(), colour.stroke_width(2)).point_size(3))?
             .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
-        chart.draw_series(DashedLineSeries::new(
-            line.floor.iter().copied(),
-            6,
-            4,
-            colour.stroke_width(1),
-        ))?;
+        chart.draw_series(DashedLineSeries::new(line.floor.iter().copied(), 6, 4, colour.stroke_width(1)))?;
     }
     chart
         .configure_series_labels()
@@ -199,10 +183,7 @@ mod tests {
             case("single", 1, 16384, None),
         ]);
         let shape: Vec<_> = lines.iter().map(|line| (line.rows, line.hot.clone())).collect();
-        assert_eq!(
-            shape,
-            [(1, vec![(3072.0, 1.0), (8192.0, 2.0)]), (8, vec![(8192.0, 3.0)])]
-        );
+        assert_eq!(shape, [(1, vec![(3072.0, 1.0), (8192.0, 2.0)]), (8, vec![(8192.0, 3.0)])]);
         assert_eq!(lines[0].floor, [(3072.0, 0.5), (8192.0, 1.0)]);
     }
 
@@ -216,10 +197,7 @@ mod tests {
         ]))
         .unwrap()
         .unwrap();
-        assert!(
-            svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"),
-            "{svg}"
-        );
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
         assert!(svg.contains("1 row\n") && svg.contains("64 rows\n"), "{svg}");
         assert!(svg.contains("Test &lt;GPU&gt;"), "{svg}");
         assert!(!svg.contains("@font-face"), "{svg}");
@@ -233,10 +211,7 @@ mod tests {
 
     #[test]
     fn without_times_there_is_no_plot() {
-        assert_eq!(
-            to_svg(&report(vec![case("emulated", 4, 8192, None)])).unwrap(),
-            None
-        );
+        assert_eq!(to_svg(&report(vec![case("emulated", 4, 8192, None)])).unwrap(), None);
     }
 
     #[test]

@@ -152,9 +152,7 @@ impl Report {
             .filter_map(|case| Some((case.rows, case.len, case.k, case.us_hot?)))
             .collect();
         for case in &mut self.cases {
-            let reference = normal
-                .iter()
-                .find(|n| (n.0, n.1, n.2) == (case.rows, case.len, case.k));
+            let reference = normal.iter().find(|n| (n.0, n.1, n.2) == (case.rows, case.len, case.k));
             case.ratio_hot = ratio(case.us_hot, case.floor_us);
             case.ratio_cold = ratio(case.us_cold, case.floor_cold_us);
             case.ratio_normal = match reference {
@@ -200,19 +198,9 @@ impl Report {
     pub fn to_terminal(&self) -> String {
         let columns = self.columns();
         let mut lines = vec![columns.iter().map(|c| c.title.to_owned()).collect::<Vec<_>>()];
-        lines.extend(
-            self.cases
-                .iter()
-                .map(|case| columns.iter().map(|c| (c.cell)(case)).collect()),
-        );
+        lines.extend(self.cases.iter().map(|case| columns.iter().map(|c| (c.cell)(case)).collect()));
         let widths: Vec<_> = (0..columns.len())
-            .map(|i| {
-                lines
-                    .iter()
-                    .map(|line| line[i].chars().count())
-                    .max()
-                    .unwrap_or(0)
-            })
+            .map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0))
             .collect();
         let mut text = self.header("") + "\n";
         for line in lines {
@@ -244,11 +232,7 @@ impl Report {
         if !device.driver.is_empty() {
             let _ = write!(text, ", driver {}", device.driver);
         }
-        let _ = write!(
-            text,
-            "\n{bullet}date: {}\n{bullet}command: `{}`\n",
-            self.date, self.command
-        );
+        let _ = write!(text, "\n{bullet}date: {}\n{bullet}command: `{}`\n", self.date, self.command);
         if let Some(null) = self.null_us {
             let _ = writeln!(
                 text,
@@ -277,11 +261,8 @@ impl Report {
             if let (Some(us), Some(origin)) = (case.us_hot, case.origin_us)
                 && us > origin
             {
-                let _ = writeln!(
-                    text,
-                    "SLOWER than the origin {}: {us:.2} us against {origin:.1} us",
-                    case.name
-                );
+                let _ =
+                    writeln!(text, "SLOWER than the origin {}: {us:.2} us against {origin:.1} us", case.name);
             }
         }
         text
@@ -300,15 +281,9 @@ impl Report {
                 Column::right("read B/score", |case| {
                     work(case, |w| format!("{:.2}", w.read_bytes_per_element))
                 }),
-                Column::right("written B", |case| {
-                    work(case, |w| w.global_written_bytes.to_string())
-                }),
-                Column::right("global atomics", |case| {
-                    work(case, |w| w.global_atomics.to_string())
-                }),
-                Column::right("shared atomics", |case| {
-                    work(case, |w| w.shared_atomics.to_string())
-                }),
+                Column::right("written B", |case| work(case, |w| w.global_written_bytes.to_string())),
+                Column::right("global atomics", |case| work(case, |w| w.global_atomics.to_string())),
+                Column::right("shared atomics", |case| work(case, |w| w.shared_atomics.to_string())),
                 Column::right("atomics/score", |case| {
                     work(case, |w| format!("{:.2}", w.atomics_per_element))
                 }),
@@ -338,19 +313,11 @@ struct Column {
 
 impl Column {
     fn left(title: &'static str, cell: fn(&CaseRecord) -> String) -> Self {
-        Column {
-            title,
-            left: true,
-            cell,
-        }
+        Column { title, left: true, cell }
     }
 
     fn right(title: &'static str, cell: fn(&CaseRecord) -> String) -> Self {
-        Column {
-            title,
-            left: false,
-            cell,
-        }
+        Column { title, left: false, cell }
     }
 }
 
@@ -420,18 +387,9 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["backend"], "gpu");
         assert_eq!(value["device"]["multiprocessors"], 132);
-        for field in [
-            "name",
-            "rows",
-            "len",
-            "k",
-            "distribution",
-            "path",
-            "exact",
-            "us_hot",
-            "us_cold",
-            "floor_us",
-        ] {
+        for field in
+            ["name", "rows", "len", "k", "distribution", "path", "exact", "us_hot", "us_cold", "floor_us"]
+        {
             assert!(value["cases"][0].get(field).is_some(), "no {field} in {json}");
         }
         assert_eq!(value["cases"][0]["ratio_hot"], 8.0);
@@ -443,10 +401,7 @@ mod tests {
         let mut result = report(vec![
             case("distributions", "equal", 15.0),
             case("single", "normal", 10.0),
-            CaseRecord {
-                rows: 8,
-                ..case("distributions", "uniform", 15.0)
-            },
+            CaseRecord { rows: 8, ..case("distributions", "uniform", 15.0) },
         ]);
         result.relate();
         let ratios: Vec<_> = result.cases.iter().map(|case| case.ratio_normal).collect();
@@ -464,23 +419,14 @@ mod tests {
         assert!(!result.all_exact());
         for text in [result.to_markdown(), result.to_terminal()] {
             assert!(text.contains("1 of 2 cases exact"), "{text}");
-            assert!(
-                text.contains("NOT EXACT single/1x8192/k2048/normal: row 3: index 7 twice"),
-                "{text}"
-            );
+            assert!(text.contains("NOT EXACT single/1x8192/k2048/normal: row 3: index 7 twice"), "{text}");
         }
     }
 
     #[test]
     fn a_case_slower_than_the_origin_is_named() {
-        let slow = CaseRecord {
-            origin_us: Some(9.5),
-            ..case("single", "normal", 10.0)
-        };
-        let fast = CaseRecord {
-            origin_us: Some(10.5),
-            ..case("distributions", "equal", 10.0)
-        };
+        let slow = CaseRecord { origin_us: Some(9.5), ..case("single", "normal", 10.0) };
+        let fast = CaseRecord { origin_us: Some(10.5), ..case("distributions", "equal", 10.0) };
         let text = report(vec![slow, fast]).to_terminal();
         assert_eq!(text.matches("SLOWER").count(), 1, "{text}");
         assert!(text.contains("SLOWER than the origin single/1x8192/k2048/normal: 10.00 us against 9.5 us"));
@@ -496,11 +442,8 @@ mod tests {
         .to_markdown();
         assert_eq!(text.matches("\n## single\n").count(), 1);
         assert_eq!(text.matches("\n## distributions\n").count(), 1);
-        let bars: Vec<_> = text
-            .lines()
-            .filter(|line| line.starts_with('|'))
-            .map(|line| line.matches('|').count())
-            .collect();
+        let bars: Vec<_> =
+            text.lines().filter(|line| line.starts_with('|')).map(|line| line.matches('|').count()).collect();
         assert_eq!(bars.len(), 2 * 2 + 3);
         assert!(bars.iter().all(|&count| count == bars[0]), "{text}");
     }
@@ -509,11 +452,7 @@ mod tests {
     fn the_emulator_reports_work_and_no_times() {
         let mut result = report(vec![CaseRecord {
             us_hot: None,
-            work: Some(WorkRecord {
-                block_barriers: 77,
-                atomics_per_element: 1.5,
-                ..WorkRecord::default()
-            }),
+            work: Some(WorkRecord { block_barriers: 77, atomics_per_element: 1.5, ..WorkRecord::default() }),
             ..case("emulated", "normal", 0.0)
         }]);
         result.backend = "emulator".to_owned();

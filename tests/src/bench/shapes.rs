@@ -48,28 +48,16 @@ impl Case {
     /// `rows` rows of `len` scores.
     fn even(list: &'static str, rows: u32, len: u32, k: u32, distribution: Distribution) -> Self {
         let standard = k == 2048 && distribution == Distribution::Normal;
-        let origin_us = ORIGIN_US
-            .iter()
-            .find(|&&(r, l, _)| standard && (r, l) == (rows, len))
-            .map(|&(_, _, us)| us);
-        Case {
-            list,
-            batch: Batch::Even { rows, len },
-            k,
-            distribution,
-            origin_us,
-        }
+        let origin_us =
+            ORIGIN_US.iter().find(|&&(r, l, _)| standard && (r, l) == (rows, len)).map(|&(_, _, us)| us);
+        Case { list, batch: Batch::Even { rows, len }, k, distribution, origin_us }
     }
 
     /// Rows of different lengths in one wide buffer.
     fn mixed(list: &'static str, label: &'static str, pitch: u32, lengths: Vec<u32>) -> Self {
         Case {
             list,
-            batch: Batch::Mixed {
-                label,
-                pitch,
-                lengths,
-            },
+            batch: Batch::Mixed { label, pitch, lengths },
             k: 2048,
             distribution: Distribution::Normal,
             origin_us: None,
@@ -143,17 +131,8 @@ const ORIGIN_US: [(u32, u32, f64); 10] = [
 ];
 
 /// Lengths of the main table.
-const LENGTHS: [u32; 9] = [
-    3 << 10,
-    8 << 10,
-    16 << 10,
-    32 << 10,
-    64 << 10,
-    128 << 10,
-    256 << 10,
-    512 << 10,
-    1 << 20,
-];
+const LENGTHS: [u32; 9] =
+    [3 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20];
 
 /// Most scores of one cell of the main table: 256 MiB.
 const MOST_SCORES: u64 = 64 << 20;
@@ -163,9 +142,7 @@ const MIXED_PITCH: u32 = 163_840;
 
 /// One row, every length of the main table.
 pub fn single() -> Vec<Case> {
-    LENGTHS
-        .map(|len| Case::even("single", 1, len, 2048, Distribution::Normal))
-        .into()
+    LENGTHS.map(|len| Case::even("single", 1, len, 2048, Distribution::Normal)).into()
 }
 
 /// 8 to 256 rows, every length of the main table that stays within 256 MiB.
@@ -244,11 +221,7 @@ pub fn distributions() -> Vec<Case> {
 pub fn real(pitch: u32, lengths: Vec<u32>) -> Case {
     Case {
         list: "real",
-        batch: Batch::Mixed {
-            label: "indexer",
-            pitch,
-            lengths,
-        },
+        batch: Batch::Mixed { label: "indexer", pitch, lengths },
         k: 2048,
         distribution: Distribution::Real,
         origin_us: None,
@@ -310,10 +283,7 @@ pub fn emulated() -> Vec<Case> {
 
 /// The cells of [`emulated`] with at most 32,768 scores.
 pub fn emulated_quick() -> Vec<Case> {
-    emulated()
-        .into_iter()
-        .filter(|case| case.elements() <= 32 << 10)
-        .collect()
+    emulated().into_iter().filter(|case| case.elements() <= 32 << 10).collect()
 }
 
 /// The cells whose name contains `filter`; an error that lists all names when none does.
@@ -321,10 +291,7 @@ pub fn select(cases: Vec<Case>, filter: Option<&str>) -> Result<Vec<Case>, NoSuc
     let Some(filter) = filter else { return Ok(cases) };
     let (chosen, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.name().contains(filter));
     if chosen.is_empty() {
-        return Err(NoSuchCase {
-            filter: filter.to_owned(),
-            names: others.iter().map(Case::name).collect(),
-        });
+        return Err(NoSuchCase { filter: filter.to_owned(), names: others.iter().map(Case::name).collect() });
     }
     Ok(chosen)
 }
@@ -340,11 +307,7 @@ pub struct NoSuchCase {
 
 impl fmt::Display for NoSuchCase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "--filter {:?}: no case has this in its name; the cases are",
-            self.filter
-        )?;
+        writeln!(f, "--filter {:?}: no case has this in its name; the cases are", self.filter)?;
         for name in &self.names {
             writeln!(f, "  {name}")?;
         }
@@ -369,12 +332,8 @@ mod tests {
 
     #[test]
     fn the_main_table_has_the_cells_of_the_published_one() {
-        let cells = |rows| {
-            full()
-                .iter()
-                .filter(|c| matches!(c.list, "single" | "batch") && c.rows() == rows)
-                .count()
-        };
+        let cells =
+            |rows| full().iter().filter(|c| matches!(c.list, "single" | "batch") && c.rows() == rows).count();
         assert_eq!([1, 8, 32, 64, 128, 256].map(cells), [9, 9, 9, 9, 8, 7]);
     }
 
@@ -402,10 +361,7 @@ mod tests {
             assert!(case.lengths().iter().all(|&len| len > 0), "{case}");
         }
         let cycle = &mixed()[0];
-        assert_eq!(
-            (cycle.rows(), cycle.elements()),
-            (64, 16 * (131_072 + 1_500 + 6_000 + 30_000))
-        );
+        assert_eq!((cycle.rows(), cycle.elements()), (64, 16 * (131_072 + 1_500 + 6_000 + 30_000)));
         let outlier = &mixed()[1];
         assert_eq!((outlier.rows(), outlier.elements()), (128, 127 * 4_000 + 160_000));
     }
@@ -421,10 +377,7 @@ mod tests {
     #[test]
     fn a_filter_selects_by_any_part_of_the_name() {
         let chosen = select(full(), Some("1x8192/k512")).unwrap();
-        assert_eq!(
-            chosen.iter().map(Case::name).collect::<Vec<_>>(),
-            ["k_sweep/1x8192/k512/normal"]
-        );
+        assert_eq!(chosen.iter().map(Case::name).collect::<Vec<_>>(), ["k_sweep/1x8192/k512/normal"]);
         assert_eq!(select(full(), Some("mixed/")).unwrap(), mixed());
         assert_eq!(select(full(), None).unwrap(), full());
     }

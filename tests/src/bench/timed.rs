@@ -38,11 +38,7 @@ impl Timed {
         let module = probe();
         let grid = FLOOR_BLOCKS * device.properties().multiprocessors;
         let l2_bytes = device.properties().l2_bytes as u64;
-        let elements = cases
-            .iter()
-            .map(|case| pool_elements(case, cold, l2_bytes))
-            .max()
-            .unwrap_or(0);
+        let elements = cases.iter().map(|case| pool_elements(case, cold, l2_bytes)).max().unwrap_or(0);
         Ok(Self {
             device: device.clone(),
             stream: device.stream()?,
@@ -86,12 +82,7 @@ impl Timed {
         let cold = Rotation::cold(bytes, self.device.properties().l2_bytes as u64);
         let mut operator = Operator::new(&self.device, case)?;
         record.path = operator.path();
-        let inputs = Inputs::new(
-            &self.device,
-            &self.pool,
-            case,
-            if self.cold { cold.inputs } else { 1 },
-        )?;
+        let inputs = Inputs::new(&self.device, &self.pool, case, if self.cold { cold.inputs } else { 1 })?;
         let mut hot_chain = self.capture(&mut operator, &inputs, &Rotation::HOT)?;
         prove(&operator, &mut hot_chain, inputs.host(&self.pool))?;
         record.exact = true;
@@ -125,16 +116,10 @@ impl Timed {
             return Ok(us);
         }
         let elements = bytes / size_of::<f32>() as u64;
-        let config = LaunchConfig::new(
-            FLOOR_BLOCKS * self.device.properties().multiprocessors,
-            FLOOR_THREADS,
-        );
+        let config =
+            LaunchConfig::new(FLOOR_BLOCKS * self.device.properties().multiprocessors, FLOOR_THREADS);
         let mut chain = Chain::capture(&self.device, &self.stream, rotation, |stream, input| {
-            let slots = [
-                self.pool.window(elements as usize, input),
-                elements,
-                self.sums.address(),
-            ];
+            let slots = [self.pool.window(elements as usize, input), elements, self.sums.address()];
             // SAFETY: the pool holds every window (`pool_elements`), and `sums` a word per warp of the
             // grid; both live as long as `self`.
             unsafe { self.read_all.launch(stream, &config, &slots) }
@@ -176,10 +161,7 @@ struct Pool {
 impl Pool {
     fn new(device: &Device, elements: usize) -> Result<Self, CaseError> {
         let host = inputs::normal_pool(elements)?;
-        Ok(Self {
-            device: device.upload(&host)?,
-            host,
-        })
+        Ok(Self { device: device.upload(&host)?, host })
     }
 
     /// Address of window number `input` of `elements` scores; windows do not overlap.
@@ -195,17 +177,9 @@ fn window_pitch(elements: usize) -> usize {
 
 /// Scores that the pool needs for `case` and its floors.
 fn pool_elements(case: &Case, cold: bool, l2_bytes: u64) -> usize {
-    let inputs = if cold {
-        Rotation::cold(bytes(case), l2_bytes).inputs
-    } else {
-        1
-    };
+    let inputs = if cold { Rotation::cold(bytes(case), l2_bytes).inputs } else { 1 };
     let windows = inputs * window_pitch(case.elements() as usize);
-    if case.distribution == Distribution::Normal {
-        windows.max(footprint(case))
-    } else {
-        windows
-    }
+    if case.distribution == Distribution::Normal { windows.max(footprint(case)) } else { windows }
 }
 
 /// Scores from the first of the first row to the end of the last row's pitch.
@@ -230,25 +204,13 @@ impl Inputs {
         let normal = case.distribution == Distribution::Normal;
         if normal && matches!(case.batch, Batch::Even { .. }) {
             let addresses = (0..count).map(|input| pool.window(footprint, input)).collect();
-            return Ok(Self {
-                addresses,
-                own: None,
-                footprint,
-                _buffers: Vec::new(),
-            });
+            return Ok(Self { addresses, own: None, footprint, _buffers: Vec::new() });
         }
         let own = if normal { None } else { Some(inputs::scores(case)?) };
         let scores = own.as_deref().unwrap_or(&pool.host[..footprint]);
-        let buffers = (0..count)
-            .map(|_| device.upload(scores))
-            .collect::<Result<Vec<_>, _>>()?;
+        let buffers = (0..count).map(|_| device.upload(scores)).collect::<Result<Vec<_>, _>>()?;
         let addresses = buffers.iter().map(Buffer::address).collect();
-        Ok(Self {
-            addresses,
-            own,
-            footprint,
-            _buffers: buffers,
-        })
+        Ok(Self { addresses, own, footprint, _buffers: buffers })
     }
 
     /// The first input as the host has it.
@@ -269,20 +231,13 @@ mod tests {
             let inputs = Rotation::cold(bytes(&case), l2_bytes).inputs;
             let last_end = (inputs - 1) * window_pitch(case.elements() as usize) + case.elements() as usize;
             assert!(pool_elements(&case, true, l2_bytes) >= last_end, "{case}");
-            assert!(
-                pool_elements(&case, false, l2_bytes) >= case.elements() as usize,
-                "{case}"
-            );
+            assert!(pool_elements(&case, false, l2_bytes) >= case.elements() as usize, "{case}");
         }
     }
 
     #[test]
     fn the_pool_of_the_whole_benchmark_stays_within_half_a_gibibyte() {
-        let most = shapes::full()
-            .iter()
-            .map(|case| pool_elements(case, true, 60 << 20))
-            .max()
-            .unwrap();
+        let most = shapes::full().iter().map(|case| pool_elements(case, true, 60 << 20)).max().unwrap();
         assert!(most * size_of::<f32>() <= 512 << 20, "{most} scores");
     }
 }

@@ -15,72 +15,27 @@ pub(super) struct Expected {
     remote_shared: bool,
 }
 
-const NOTHING: Expected = Expected {
-    entry: "",
-    wide_loads: 0,
-    shared_atomics: false,
-    remote_shared: false,
-};
+const NOTHING: Expected = Expected { entry: "", wide_loads: 0, shared_atomics: false, remote_shared: false };
 
 /// The kernels that promise more than the rest.
 const EXPECTED: [Expected; 9] = [
     // Rows are read 16 bytes at a time and binned in shared memory.
-    Expected {
-        entry: "topk_f32_block",
-        wide_loads: 2,
-        shared_atomics: true,
-        ..NOTHING
-    },
-    Expected {
-        entry: "topk_f32_grid",
-        wide_loads: 2,
-        shared_atomics: true,
-        ..NOTHING
-    },
+    Expected { entry: "topk_f32_block", wide_loads: 2, shared_atomics: true, ..NOTHING },
+    Expected { entry: "topk_f32_grid", wide_loads: 2, shared_atomics: true, ..NOTHING },
     // The floor of the benchmark.
-    Expected {
-        entry: "read_all",
-        wide_loads: 1,
-        ..NOTHING
-    },
+    Expected { entry: "read_all", wide_loads: 1, ..NOTHING },
     // One plain, one read-only.
-    Expected {
-        entry: "probe_load",
-        wide_loads: 2,
-        ..NOTHING
-    },
-    Expected {
-        entry: "probe_store",
-        wide_loads: 1,
-        ..NOTHING
-    },
-    Expected {
-        entry: "probe_shared_atomic",
-        shared_atomics: true,
-        ..NOTHING
-    },
-    Expected {
-        entry: "probe_cluster2",
-        remote_shared: true,
-        ..NOTHING
-    },
-    Expected {
-        entry: "probe_cluster4",
-        remote_shared: true,
-        ..NOTHING
-    },
-    Expected {
-        entry: "probe_cluster_atomic",
-        ..NOTHING
-    },
+    Expected { entry: "probe_load", wide_loads: 2, ..NOTHING },
+    Expected { entry: "probe_store", wide_loads: 1, ..NOTHING },
+    Expected { entry: "probe_shared_atomic", shared_atomics: true, ..NOTHING },
+    Expected { entry: "probe_cluster2", remote_shared: true, ..NOTHING },
+    Expected { entry: "probe_cluster4", remote_shared: true, ..NOTHING },
+    Expected { entry: "probe_cluster_atomic", ..NOTHING },
 ];
 
 /// The promises of a kernel.
 pub(super) fn of(entry: &str) -> Expected {
-    EXPECTED
-        .into_iter()
-        .find(|expected| expected.entry == entry)
-        .unwrap_or(NOTHING)
+    EXPECTED.into_iter().find(|expected| expected.entry == entry).unwrap_or(NOTHING)
 }
 
 impl Expected {
@@ -106,10 +61,7 @@ impl Expected {
         }
         let wide = function.count(|opcode| opcode.starts_with("LDG.E.128"));
         if wide < self.wide_loads {
-            report(format!(
-                "{wide} 16-byte global loads, at least {} are promised",
-                self.wide_loads
-            ));
+            report(format!("{wide} 16-byte global loads, at least {} are promised", self.wide_loads));
         }
         if self.shared_atomics && function.count(|opcode| names(opcode, "ATOMS")) == 0 {
             report("no native shared atomic (ATOMS)".into());
@@ -128,19 +80,13 @@ mod tests {
     use super::*;
 
     fn findings(entry: &'static str, opcodes: &[&'static str]) -> Vec<String> {
-        of(entry).findings(&Function {
-            name: entry,
-            opcodes: opcodes.to_vec(),
-        })
+        of(entry).findings(&Function { name: entry, opcodes: opcodes.to_vec() })
     }
 
     #[test]
     fn every_promise_is_of_a_kernel_that_exists() {
-        let known: Vec<&str> = crate::ptx::units()
-            .iter()
-            .flat_map(|unit| unit.entries)
-            .map(|e| e.name)
-            .collect();
+        let known: Vec<&str> =
+            crate::ptx::units().iter().flat_map(|unit| unit.entries).map(|e| e.name).collect();
         for expected in EXPECTED {
             assert!(known.contains(&expected.entry), "no kernel {}", expected.entry);
         }
@@ -170,13 +116,7 @@ mod tests {
     #[test]
     fn local_memory_is_found_in_any_kernel() {
         let found = findings("null", &["LDL.64", "STL", "STL"]);
-        assert_eq!(
-            found,
-            [
-                "null: 1 x LDL: it uses local memory",
-                "null: 2 x STL: it uses local memory"
-            ]
-        );
+        assert_eq!(found, ["null: 1 x LDL: it uses local memory", "null: 2 x STL: it uses local memory"]);
     }
 
     #[test]
@@ -184,9 +124,6 @@ mod tests {
         let found = findings("probe_shared_atomic", &["ATOM.E.ADD.STRONG.GPU", "ATOMS.ADD"]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains("1 x ATOM:"), "{found:?}");
-        assert_eq!(
-            findings("probe_cluster2", &["ATOM.E.ADD.STRONG.GPU", "LD.E"]),
-            Vec::<String>::new()
-        );
+        assert_eq!(findings("probe_cluster2", &["ATOM.E.ADD.STRONG.GPU", "LD.E"]), Vec::<String>::new());
     }
 }

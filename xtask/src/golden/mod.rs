@@ -43,9 +43,7 @@ pub(crate) fn check(tools: &CudaTools) -> Result<()> {
     if !findings.is_empty() {
         bail!("the PTX does not keep its promises:\n  {}", findings.join("\n  "));
     }
-    shell::say(format_args!(
-        "golden checks: {functions} kernels assembled, none with a finding"
-    ));
+    shell::say(format_args!("golden checks: {functions} kernels assembled, none with a finding"));
     Ok(())
 }
 
@@ -62,12 +60,7 @@ fn check_one(
     let place = format!("{} on sm_{arch}", workspace::short(&file));
     let cubin = directory.join(format!("{}.sm_{ptx_arch}.on_{arch}.cubin", unit.package));
     let mut assemble = tools.ptxas();
-    assemble
-        .arg("-v")
-        .arg(format!("-arch=sm_{arch}"))
-        .arg("-o")
-        .arg(&cubin)
-        .arg(&file);
+    assemble.arg("-v").arg(format!("-arch=sm_{arch}")).arg("-o").arg(&cubin).arg(&file);
     let report =
         ptxas::parse(&shell::quiet(&mut assemble).with_context(|| format!("{place} does not assemble"))?);
 
@@ -82,12 +75,7 @@ fn check_one(
     for function in &report {
         let entry = unit.entries.iter().find(|entry| entry.name == function.name);
         let limit = entry.map(|entry| ptxas::register_limit(entry.max_threads, entry.min_blocks, arch));
-        findings.extend(
-            function
-                .findings(limit)
-                .into_iter()
-                .map(|finding| format!("{place}: {finding}")),
-        );
+        findings.extend(function.findings(limit).into_iter().map(|finding| format!("{place}: {finding}")));
     }
     if arch == INSPECTED {
         let text = shell::quiet(tools.cuobjdump().arg("-sass").arg(&cubin))?;

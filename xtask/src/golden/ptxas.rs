@@ -26,21 +26,12 @@ pub(super) struct Function {
 
 impl fmt::Display for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            registers,
-            stack,
-            spill_stores,
-            spill_loads,
-        } = self;
+        let Self { name, registers, stack, spill_stores, spill_loads } = self;
         write!(f, "{name}: ")?;
         if let Some(registers) = registers {
             write!(f, "{registers} registers, ")?;
         }
-        write!(
-            f,
-            "stack {stack} B, spills {spill_stores} B out and {spill_loads} B in"
-        )
+        write!(f, "stack {stack} B, spills {spill_stores} B out and {spill_loads} B in")
     }
 }
 
@@ -60,10 +51,7 @@ impl Function {
         if let (Some(registers), Some(limit)) = (self.registers, register_limit)
             && registers > limit
         {
-            findings.push(format!(
-                "{}: {registers} registers, its launch bounds allow {limit}",
-                self.name
-            ));
+            findings.push(format!("{}: {registers} registers, its launch bounds allow {limit}", self.name));
         }
         findings
     }
@@ -107,16 +95,10 @@ pub(super) fn parse(text: &str) -> Vec<Function> {
 
 /// The place of the function called `name`, appended if it is new.
 fn index_of(functions: &mut Vec<Function>, name: &str) -> usize {
-    functions
-        .iter()
-        .position(|function| function.name == name)
-        .unwrap_or_else(|| {
-            functions.push(Function {
-                name: name.to_string(),
-                ..Function::default()
-            });
-            functions.len() - 1
-        })
+    functions.iter().position(|function| function.name == name).unwrap_or_else(|| {
+        functions.push(Function { name: name.to_string(), ..Function::default() });
+        functions.len() - 1
+    })
 }
 
 fn quoted_after<'a>(line: &'a str, prefix: &str) -> Option<&'a str> {
@@ -163,20 +145,9 @@ mod tests {
         assert_eq!(functions[0], spilling);
         assert_eq!(
             functions[1],
-            Function {
-                name: "block".into(),
-                registers: Some(72),
-                ..Function::default()
-            }
+            Function { name: "block".into(), registers: Some(72), ..Function::default() }
         );
-        assert_eq!(
-            functions[2],
-            Function {
-                name: "helper".into(),
-                stack: 8,
-                ..Function::default()
-            }
-        );
+        assert_eq!(functions[2], Function { name: "helper".into(), stack: 8, ..Function::default() });
         assert_eq!(functions.len(), 3);
     }
 
@@ -184,11 +155,7 @@ mod tests {
     fn spills_stack_frames_and_too_many_registers_are_findings() {
         let functions = parse(TEXT);
         let found = |index: usize| functions[index].findings(Some(64)).join("\n");
-        assert!(
-            found(0).contains("12 bytes of stores, 24 of loads"),
-            "{}",
-            found(0)
-        );
+        assert!(found(0).contains("12 bytes of stores, 24 of loads"), "{}", found(0));
         assert!(found(0).contains("stack frame of 16 bytes"), "{}", found(0));
         assert_eq!(found(1), "block: 72 registers, its launch bounds allow 64");
         assert_eq!(found(2), "helper: a stack frame of 8 bytes");

@@ -21,10 +21,7 @@ pub(super) fn parse(text: &str) -> Vec<Function<'_>> {
     let mut functions: Vec<Function<'_>> = Vec::new();
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("Function : ") {
-            functions.push(Function {
-                name: name.trim(),
-                opcodes: Vec::new(),
-            });
+            functions.push(Function { name: name.trim(), opcodes: Vec::new() });
         } else if let (Some(function), Some(opcode)) = (functions.last_mut(), opcode(line)) {
             function.opcodes.push(opcode);
         }
@@ -41,11 +38,7 @@ fn opcode(line: &str) -> Option<&str> {
     }
     let mut words = instruction.split_whitespace();
     let first = words.next()?;
-    let opcode = if first.starts_with('@') {
-        words.next()?
-    } else {
-        first
-    };
+    let opcode = if first.starts_with('@') { words.next()? } else { first };
     Some(opcode.trim_end_matches(';'))
 }
 
@@ -67,13 +60,7 @@ mod tests {
         assert_eq!(functions.len(), 2);
         assert_eq!(functions[0].name, "one");
         assert_eq!(functions[0].opcodes, ["LDC", "LDG.E.128.CONSTANT", "EXIT"]);
-        assert_eq!(
-            functions[1],
-            Function {
-                name: "two",
-                opcodes: vec!["RET"]
-            }
-        );
+        assert_eq!(functions[1], Function { name: "two", opcodes: vec!["RET"] });
     }
 
     #[test]

@@ -53,15 +53,7 @@ pub(super) fn assembly(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> R
     device_toolchain::clean(&mut command);
     command
         .current_dir(workspace::root())
-        .args([
-            "rustc",
-            "--quiet",
-            "--locked",
-            "--release",
-            "-Zbuild-std=core",
-            "--crate-type",
-            "cdylib",
-        ])
+        .args(["rustc", "--quiet", "--locked", "--release", "-Zbuild-std=core", "--crate-type", "cdylib"])
         .args(["--target", super::header::TARGET, "--package", unit.package])
         .env("RUSTC", &toolchain.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
@@ -82,9 +74,7 @@ pub(super) fn assembly(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> R
 fn remove_matching(directory: &Path, prefix: &str) -> Result<()> {
     for entry in std::fs::read_dir(directory).into_iter().flatten() {
         let path = entry?.path();
-        let matches = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+        let matches = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
         if matches && path.is_dir() {
             std::fs::remove_dir_all(&path)?;
         } else if matches {

@@ -49,11 +49,7 @@ impl Recorded {
                 .map(str::to_string)
                 .with_context(|| format!("the header has no line `{}`", prefix.trim_end()))
         };
-        Ok(Self {
-            compiler: field("compiler")?,
-            llvm: field("llvm")?,
-            sources: field("sources")?,
-        })
+        Ok(Self { compiler: field("compiler")?, llvm: field("llvm")?, sources: field("sources")? })
     }
 
     /// Whether this compiler made the file.
@@ -74,9 +70,7 @@ pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String>
     let mut named: Vec<(String, PathBuf)> = files
         .into_iter()
         .map(|file| {
-            let name = file
-                .strip_prefix(root)
-                .expect("the file was found below the root");
+            let name = file.strip_prefix(root).expect("the file was found below the root");
             (name.to_string_lossy().replace('\\', "/"), file)
         })
         .filter(|(name, _)| !name.starts_with("simt/src/emu"))
@@ -90,9 +84,7 @@ pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String>
     };
     add(format!("post-processing {}", text::VERSION).as_bytes());
     build::flags(arch).iter().for_each(|flag| add(flag.as_bytes()));
-    build::PROFILE
-        .iter()
-        .for_each(|(name, value)| add(format!("{name}={value}").as_bytes()));
+    build::PROFILE.iter().for_each(|(name, value)| add(format!("{name}={value}").as_bytes()));
     add(build::feature(arch).unwrap_or_default().as_bytes());
     for (name, file) in named {
         add(name.as_bytes());
@@ -120,19 +112,10 @@ fn collect_sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 mod tests {
     use super::*;
 
-    const UNIT: Unit = Unit {
-        package: "p",
-        directory: "gpu",
-        output: "host/ptx/p",
-        entries: &[],
-    };
+    const UNIT: Unit = Unit { package: "p", directory: "gpu", output: "host/ptx/p", entries: &[] };
 
     fn version() -> Version {
-        Version {
-            line: "rustc 1.96.0 (abc 2026-05-25)".into(),
-            release: (1, 96),
-            llvm: "22.1.8".into(),
-        }
+        Version { line: "rustc 1.96.0 (abc 2026-05-25)".into(), release: (1, 96), llvm: "22.1.8".into() }
     }
 
     #[test]
@@ -141,14 +124,8 @@ mod tests {
         let recorded = Recorded::parse(&ptx).unwrap();
         assert!(recorded.made_by(&version()));
         assert_eq!(recorded.sources, "sha256:00ff");
-        assert!(!recorded.made_by(&Version {
-            llvm: "22.1.9".into(),
-            ..version()
-        }));
-        assert!(!recorded.made_by(&Version {
-            line: "rustc 1.97.0".into(),
-            ..version()
-        }));
+        assert!(!recorded.made_by(&Version { llvm: "22.1.9".into(), ..version() }));
+        assert!(!recorded.made_by(&Version { line: "rustc 1.97.0".into(), ..version() }));
     }
 
     #[test]

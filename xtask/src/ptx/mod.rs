@@ -99,10 +99,7 @@ fn check(toolchain: Option<&DeviceToolchain>) -> Result<()> {
         }
     }
     if !stale.is_empty() {
-        bail!(
-            "stale PTX:\n  {}\nRun `cargo xtask ptx` and commit the files.",
-            stale.join("\n  ")
-        );
+        bail!("stale PTX:\n  {}\nRun `cargo xtask ptx` and commit the files.", stale.join("\n  "));
     }
     Ok(())
 }
@@ -113,24 +110,16 @@ fn check_file(toolchain: Option<&DeviceToolchain>, unit: &Unit, arch: u32) -> Re
     let recorded = header::Recorded::parse(&committed)?;
     let sources = header::source_hash(workspace::root(), unit, arch)?;
     if recorded.sources != sources {
-        bail!(
-            "the sources changed: their hash is {sources}, the file says {}",
-            recorded.sources
-        );
+        bail!("the sources changed: their hash is {sources}, the file says {}", recorded.sources);
     }
     match toolchain {
         Some(toolchain) if recorded.made_by(&toolchain.version) => {
             let rebuilt = generate(toolchain, unit, arch)?;
-            let kept = workspace::target()
-                .join("ptx")
-                .join(format!("{}.sm_{arch}.ptx", unit.package));
+            let kept = workspace::target().join("ptx").join(format!("{}.sm_{arch}.ptx", unit.package));
             std::fs::create_dir_all(workspace::target().join("ptx"))?;
             std::fs::write(&kept, &rebuilt)?;
             if let Some(line) = first_difference(&committed, &rebuilt) {
-                bail!(
-                    "line {line} is not what the compiler gives; see {}",
-                    workspace::short(&kept)
-                );
+                bail!("line {line} is not what the compiler gives; see {}", workspace::short(&kept));
             }
             Ok("rebuilt and compared".into())
         }
@@ -138,10 +127,7 @@ fn check_file(toolchain: Option<&DeviceToolchain>, unit: &Unit, arch: u32) -> Re
             "hash of the sources compared; not rebuilt: made by {}, here is {}",
             recorded.compiler, toolchain.version.line
         )),
-        None => Ok(format!(
-            "hash of the sources compared; not rebuilt: needs {}",
-            recorded.compiler
-        )),
+        None => Ok(format!("hash of the sources compared; not rebuilt: needs {}", recorded.compiler)),
     }
 }
 
@@ -153,10 +139,7 @@ fn generate(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> Result<Strin
     let raw = build::assembly(toolchain, unit, arch).with_context(|| format!("cannot build {name}"))?;
     let entries: Vec<&Entry> = unit.entries_for(arch).collect();
     let body = text::finish(&raw, &entries).with_context(|| format!("cannot use the PTX of {name}"))?;
-    Ok(format!(
-        "{}{body}",
-        header::write(unit, arch, &toolchain.version, &sources)
-    ))
+    Ok(format!("{}{body}", header::write(unit, arch, &toolchain.version, &sources)))
 }
 
 /// Number of the first line in which two texts differ.

@@ -46,10 +46,7 @@ impl Context {
         unsafe { cuDeviceGetCount(&mut count) }?;
         let number = c_int::try_from(ordinal).ok().filter(|&number| number < count);
         let Some(number) = number else {
-            return Err(Error::NoDevice {
-                ordinal,
-                count: count.max(0) as u32,
-            });
+            return Err(Error::NoDevice { ordinal, count: count.max(0) as u32 });
         };
         let mut device = 0;
         // SAFETY: the driver is initialised, the number is in range.
@@ -57,11 +54,7 @@ impl Context {
         let properties = properties(device)?;
         if properties.compute_capability < OLDEST {
             let found = properties.compute_capability;
-            return Err(Error::DeviceTooOld {
-                name: properties.name,
-                found,
-                needed: OLDEST,
-            });
+            return Err(Error::DeviceTooOld { name: properties.name, found, needed: OLDEST });
         }
         let mut context = null_mut();
         // SAFETY: a valid device; released when the context is dropped.

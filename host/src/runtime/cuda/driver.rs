@@ -56,11 +56,7 @@ impl From<Failure> for Error {
         match failure.code {
             STUB_LIBRARY => Self::NoDriver,
             NO_DEVICE => Self::NoDevice { ordinal: 0, count: 0 },
-            code => Self::Driver {
-                operation: failure.operation,
-                code,
-                name: failure.name(),
-            },
+            code => Self::Driver { operation: failure.operation, code, name: failure.name() },
         }
     }
 }

@@ -73,11 +73,7 @@ impl LoadedModule {
             log,
         };
         let text = CString::new(&*ptx.text).map_err(|error| {
-            failed(
-                0,
-                "not passed to the driver".into(),
-                format!("PTX with a NUL: {error}"),
-            )
+            failed(0, "not passed to the driver".into(), format!("PTX with a NUL: {error}"))
         })?;
         let (mut errors, mut infos) = (vec![0u8; LOG_BYTES], vec![0u8; LOG_BYTES]);
         let mut options = [
@@ -104,10 +100,7 @@ impl LoadedModule {
             )
         };
         match loaded {
-            Ok(()) => Ok(Self {
-                context: context.clone(),
-                module,
-            }),
+            Ok(()) => Ok(Self { context: context.clone(), module }),
             Err(failure) => {
                 let log = [log_text(&errors), log_text(&infos)].join("\n");
                 Err(failed(failure.code, failure.name(), log.trim().to_string()))
@@ -142,21 +135,13 @@ impl LoadedModule {
         let mut static_bytes: c_int = 0;
         // SAFETY: a function of a loaded module; the driver writes one integer.
         unsafe {
-            cuFuncGetAttribute(
-                &mut static_bytes,
-                Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
-                function,
-            )
+            cuFuncGetAttribute(&mut static_bytes, Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function)
         }?;
         let dynamic_bytes = shared_bytes.saturating_sub(static_bytes.max(0) as u32) as c_int;
         let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: a function of a loaded module; the driver checks the value.
         unsafe { cuFuncSetAttribute(function, attribute, dynamic_bytes) }?;
-        Ok(LoadedKernel {
-            function,
-            entry,
-            _module: self.clone(),
-        })
+        Ok(LoadedKernel { function, entry, _module: self.clone() })
     }
 }
 

@@ -69,20 +69,11 @@ impl CudaRuntime {
         let (context, properties) = Context::open(ordinal)?;
         let context = Arc::new(context);
         let copies = create_stream(&context)?;
-        Ok(Self {
-            properties,
-            modules: Modules::default(),
-            copies,
-            context,
-        })
+        Ok(Self { properties, modules: Modules::default(), copies, context })
     }
 
     fn handle<T: Copy + 'static>(&self, raw: T, destroy: unsafe fn(T) -> Result<(), Failure>) -> Handle {
-        Handle::new(Object {
-            context: self.context.clone(),
-            raw,
-            destroy: Some(destroy),
-        })
+        Handle::new(Object { context: self.context.clone(), raw, destroy: Some(destroy) })
     }
 }
 
@@ -91,11 +82,7 @@ fn create_stream(context: &Arc<Context>) -> Result<Handle, Error> {
     let mut raw: CUstream = null_mut();
     // SAFETY: the context is current; the driver writes one handle.
     unsafe { cuStreamCreate(&mut raw, CUstream_flags::CU_STREAM_NON_BLOCKING as u32) }?;
-    Ok(Handle::new(Object {
-        context: context.clone(),
-        raw,
-        destroy: Some(cuStreamDestroy_v2),
-    }))
+    Ok(Handle::new(Object { context: context.clone(), raw, destroy: Some(cuStreamDestroy_v2) }))
 }
 
 fn raw_stream(stream: &Handle) -> CUstream {
@@ -142,11 +129,7 @@ impl Runtime for CudaRuntime {
 
     fn borrow_stream(&self, raw: u64) -> Handle {
         let raw: CUstream = std::ptr::with_exposed_provenance_mut(raw as usize);
-        Handle::new(Object {
-            context: self.context.clone(),
-            raw,
-            destroy: None,
-        })
+        Handle::new(Object { context: self.context.clone(), raw, destroy: None })
     }
 
     fn raw_stream(&self, stream: &Handle) -> u64 {
@@ -198,24 +181,14 @@ impl Runtime for CudaRuntime {
         let _current = self.context.enter()?;
         let mut milliseconds = 0.0;
         // SAFETY: live events; the driver refuses those that were not recorded.
-        unsafe {
-            cuEventElapsedTime(
-                &mut milliseconds,
-                start.get::<Event>().raw,
-                end.get::<Event>().raw,
-            )
-        }?;
+        unsafe { cuEventElapsedTime(&mut milliseconds, start.get::<Event>().raw, end.get::<Event>().raw) }?;
         Ok(f64::from(milliseconds) * 1e3)
     }
 
     fn load(&self, module: &Module, entry: &'static Entry) -> Result<Handle, Error> {
         let ptx = module.ptx_for(self.properties.compute_capability)?;
         let loaded = self.modules.load(&self.context, module.name(), ptx)?;
-        Ok(Handle::new(loaded.kernel(
-            module,
-            entry,
-            self.properties.shared_bytes_per_block,
-        )?))
+        Ok(Handle::new(loaded.kernel(module, entry, self.properties.shared_bytes_per_block)?))
     }
 
     fn occupancy(&self, kernel: &Handle, block: u32, shared_bytes: u32) -> Result<u32, Error> {
@@ -248,9 +221,7 @@ impl Runtime for CudaRuntime {
         let (mut few, mut many) = ([null_mut(); FEW_PARAMETERS], Vec::new());
         let parameters: &mut [*mut c_void] = match few.get_mut(..slots.len()) {
             Some(few) => {
-                few.iter_mut()
-                    .zip(slots)
-                    .for_each(|(to, slot)| *to = pointer(slot));
+                few.iter_mut().zip(slots).for_each(|(to, slot)| *to = pointer(slot));
                 few
             }
             None => {
@@ -258,29 +229,13 @@ impl Runtime for CudaRuntime {
                 &mut many
             }
         };
-        let LaunchConfig {
-            grid,
-            block,
-            shared_bytes,
-            ..
-        } = *config;
+        let LaunchConfig { grid, block, shared_bytes, .. } = *config;
         let (function, stream, parameters) = (kernel.function, raw_stream(stream), parameters.as_mut_ptr());
         // SAFETY: one pointer for each parameter, each to eight readable bytes, the low ones first; the
         // caller promises that the values satisfy the kernel.
         let launched = unsafe {
             if config.cooperative {
-                cuLaunchCooperativeKernel(
-                    function,
-                    grid,
-                    1,
-                    1,
-                    block,
-                    1,
-                    1,
-                    shared_bytes,
-                    stream,
-                    parameters,
-                )
+                cuLaunchCooperativeKernel(function, grid, 1, 1, block, 1, 1, shared_bytes, stream, parameters)
             } else {
                 cuLaunchKernel(
                     function,
@@ -310,11 +265,7 @@ impl Runtime for CudaRuntime {
                     )
                 };
                 let limit = blocks.max(0) as u32 * self.properties.multiprocessors;
-                Err(Error::CooperativeTooLarge {
-                    kernel: kernel.entry.name,
-                    grid,
-                    limit,
-                })
+                Err(Error::CooperativeTooLarge { kernel: kernel.entry.name, grid, limit })
             }
             result => Ok(result?),
         }
@@ -354,10 +305,6 @@ impl Runtime for CudaRuntime {
 impl CudaRuntime {
     /// The owner of an allocation: `cuMemFree` waits for launches that use it.
     fn allocation(&self, address: u64) -> Allocation {
-        Object {
-            context: self.context.clone(),
-            raw: address,
-            destroy: Some(cuMemFree_v2),
-        }
+        Object { context: self.context.clone(), raw: address, destroy: Some(cuMemFree_v2) }
     }
 }

@@ -1,0 +1,287 @@
+//! Accesses that no device memory or shared memory answers for are reported, with the thread and its line.
+
+mod common;
+
+use common::{Line, Words, always_faulty, global_index, here, lines, shared};
+use dsa_simt::emu::{Access, Fault, FaultKind, Launch, Memory, Statistics, Target, run_closure};
+use dsa_simt::{AtomicOp, Carve, Order, Scope, Shared, Space, cluster, spin_hint, thread, warp};
+
+const ALL: u32 = warp::ALL;
+
+#[test]
+fn indices_past_an_array_are_reported() {
+    let line = Line::default();
+    let launch = Launch::new(1, 32).with_shared_bytes(256);
+    for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "shared_index", launch, || {
+            let words = shared(31);
+            here!(line, words.set(thread::index(), 1));
+        })
+    }) {
+        let target = Target::Index { space: Space::Shared, index: 31, count: 1, length: 31 };
+        assert_eq!(fault.kind, FaultKind::OutOfBounds { target });
+        assert_eq!((fault.thread, lines(&fault)), (31, (line.get(), None)));
+    }
+    for fault in always_faulty(&Launch::new(1, 32), |memory, launch| {
+        let words = Words::zeroed(memory, 124, "words");
+        run_closure(memory, "global_index", launch, || {
+            here!(line, words.global().get4(4 * thread::index() as usize));
+        })
+    }) {
+        let target = Target::Index { space: Space::Global, index: 124, count: 4, length: 124 };
+        assert_eq!(fault.kind, FaultKind::OutOfBounds { target });
+        assert_eq!((fault.thread, lines(&fault)), (31, (line.get(), None)));
+    }
+}
+
+#[test]
+fn carving_more_shared_memory_than_there_is_is_reported() {
+    let line = Line::default();
+    let launch = Launch::new(1, 1).with_shared_bytes(100);
+    for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "carve", launch, || {
+            // SAFETY: the emulator checks every access.
+            here!(line, unsafe { Carve::dynamic().array::<u32>(26) });
+        })
+    }) {
+        assert!(matches!(fault.kind, FaultKind::OutOfBounds { target: Target::Index { .. } }), "{fault}");
+        assert_eq!(lines(&fault).0, line.get());
+    }
+}
+
+/// A kernel that believes its array of 16 words has 1000.
+fn overlong(
+    memory: &Memory,
+    launch: &Launch,
+    act: impl Fn(dsa_simt::Global<u32>),
+) -> Result<Statistics, Fault> {
+    let words = Words::zeroed(memory, 16, "scores");
+    run_closure(memory, "overlong", launch, || {
+        // SAFETY: wrong on purpose; the emulator reports it before anything is touched.
+        act(unsafe { dsa_simt::Global::from_raw(words.address() as *const u32, 1000) });
+    })
+}
+
+#[test]
+fn accesses_outside_allocations_are_reported() {
+    let line = Line::default();
+    type Act<'a> = &'a dyn Fn(dsa_simt::Global<u32>);
+    let accesses: [(i64, Act<'_>); 4] = [
+        (64, &|words| here!(line, words.set(16, 1))),
+        (64, &|words| {
+            here!(line, words.get4(16));
+        }),
+        (80, &|words| {
+            here!(line, words.atomic_load(20, Order::Relaxed, Scope::Device));
+        }),
+        (3996, &|words| here!(line, words.reduce(AtomicOp::Add, 999, 1))),
+    ];
+    for (offset, act) in accesses {
+        for fault in always_faulty(&Launch::new(1, 1), |memory, launch| overlong(memory, launch, act)) {
+            let target = Target::Global { label: "scores".into(), offset, bytes: 64 };
+            assert_eq!(fault.kind, FaultKind::OutOfBounds { target });
+            assert_eq!(lines(&fault).0, line.get());
+        }
+    }
+}
+
+#[test]
+fn an_access_that_ends_past_its_allocation_is_reported() {
+    let fault = {
+        let memory = Memory::new();
+        let words = Words::zeroed(&memory, 18, "scores");
+        // SAFETY: wrong on purpose; the emulator reports it before anything is touched.
+        let global = || unsafe { dsa_simt::Global::<u32>::from_raw(words.address() as *const u32, 20) };
+        run_closure(&memory, "end", &Launch::new(1, 1), || {
+            global().get4(16);
+        })
+        .unwrap_err()
+    };
+    let target = Target::Global { label: "scores".into(), offset: 64, bytes: 72 };
+    assert_eq!(fault.kind, FaultKind::OutOfBounds { target });
+}
+
+#[test]
+fn misaligned_accesses_are_reported() {
+    let line = Line::default();
+    for fault in always_faulty(&Launch::new(1, 1), |memory, launch| {
+        overlong(memory, launch, |words| {
+            here!(line, words.get4(5));
+        })
+    }) {
+        let target = Target::Global { label: "scores".into(), offset: 20, bytes: 64 };
+        assert_eq!(fault.kind, FaultKind::Misaligned { target, bytes: 16 });
+        assert_eq!(lines(&fault).0, line.get());
+    }
+    let launch = Launch::new(1, 1).with_shared_bytes(64);
+    for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "shared", launch, || here!(line, shared(16).set4(6, [0; 4])))
+    }) {
+        let target = Target::Shared { offset: 24, bytes: 64 };
+        assert_eq!(fault.kind, FaultKind::Misaligned { target, bytes: 16 });
+        assert_eq!(lines(&fault).0, line.get());
+    }
+}
+
+#[test]
+fn freed_memory_is_reported() {
+    let line = Line::default();
+    for fault in always_faulty(&Launch::new(1, 1), |memory, launch| {
+        let words = Words::zeroed(memory, 16, "workspace");
+        memory.free(words.address()).unwrap();
+        run_closure(memory, "freed", launch, || {
+            here!(line, words.global().get(3));
+        })
+    }) {
+        let target = Target::Global { label: "workspace".into(), offset: 12, bytes: 64 };
+        assert_eq!(fault.kind, FaultKind::FreedMemory { target });
+        assert_eq!(lines(&fault).0, line.get());
+    }
+}
+
+#[test]
+fn uninitialised_shared_memory_is_reported() {
+    let line = Line::default();
+    let reads: [&dyn Fn(Shared<u32>); 4] = [
+        &|words| {
+            here!(line, words.get(5));
+        },
+        &|words| {
+            here!(line, words.get4(4));
+        },
+        &|words| {
+            here!(line, words.atomic(AtomicOp::Add, 5, 1));
+        },
+        &|words| {
+            here!(line, words.atomic_load(5, Order::Relaxed, Scope::Block));
+        },
+    ];
+    for read in reads {
+        // The second block gets the memory of the first, which wrote all of it.
+        let launch = Launch::new(2, 32).with_shared_bytes(64).with_resident_blocks(1);
+        for fault in always_faulty(&launch, |memory, launch| {
+            let turn = Words::zeroed(memory, 1, "turn");
+            run_closure(memory, "uninitialised", launch, || {
+                let words = shared(16);
+                if thread::index() != 0 {
+                    return;
+                }
+                let second = turn.global().atomic(AtomicOp::Add, 0, 1, Order::Relaxed, Scope::Device) == 1;
+                for i in 0..16 {
+                    if i != 5 || !second {
+                        words.set(i, 0);
+                    }
+                }
+                if second {
+                    read(words);
+                }
+            })
+        }) {
+            let target = Target::Shared { offset: 20, bytes: 64 };
+            assert_eq!(fault.kind, FaultKind::Uninitialised { target });
+            assert_eq!((fault.thread, lines(&fault).0), (0, line.get()));
+        }
+    }
+}
+
+#[test]
+fn uninitialised_global_memory_is_reported() {
+    let line = Line::default();
+    let reads: [&dyn Fn(dsa_simt::Global<u32>); 4] = [
+        &|words| {
+            here!(line, words.get(2));
+        },
+        &|words| {
+            here!(line, words.get4_readonly(0));
+        },
+        &|words| {
+            let order = Order::Relaxed;
+            here!(line, words.atomic(AtomicOp::Max, 2, 1, order, Scope::Device));
+        },
+        &|words| here!(line, words.reduce(AtomicOp::Or, 2, 0)),
+    ];
+    for read in reads {
+        for fault in always_faulty(&Launch::new(1, 1), |memory, launch| {
+            let words = Words::undefined(memory, 4, "scratch");
+            memory.write(words.address(), &[0; 8]).unwrap();
+            run_closure(memory, "uninitialised", launch, || {
+                words.global().set(3, 1);
+                read(words.global());
+            })
+        }) {
+            let target = Target::Global { label: "scratch".into(), offset: 8, bytes: 16 };
+            assert_eq!(fault.kind, FaultKind::Uninitialised { target });
+            assert_eq!(lines(&fault).0, line.get());
+        }
+    }
+}
+
+#[test]
+fn remote_accesses_to_blocks_that_may_not_run_are_reported() {
+    let launch = Launch::new(2, 32).with_cluster(2).with_shared_bytes(128);
+    let line = Line::default();
+    for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "too_early", launch, || {
+            let remote = shared(32).at_rank(1 - cluster::rank());
+            here!(line, remote.set(thread::index(), 1));
+            cluster::sync();
+        })
+    }) {
+        let FaultKind::RemoteBlockNotRunning { rank } = fault.kind else { panic!("{fault}") };
+        assert_eq!((rank, lines(&fault).0), (1 - fault.block, line.get()));
+    }
+    for fault in always_faulty(&launch, |memory, launch| {
+        let done = Words::zeroed(memory, 1, "done");
+        run_closure(memory, "too_late", launch, || {
+            cluster::sync();
+            let done = done.global();
+            if cluster::rank() == 0 {
+                done.reduce(AtomicOp::Add, 0, 1);
+            } else {
+                while done.atomic_load(0, Order::Relaxed, Scope::Device) < 32 {
+                    spin_hint();
+                }
+                // Lets block 0 end.
+                for _ in 0..200 {
+                    spin_hint();
+                }
+                shared(32).at_rank(0).set(0, 1);
+            }
+        })
+    }) {
+        assert_eq!(fault.kind, FaultKind::RemoteBlockNotRunning { rank: 0 });
+    }
+    for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "no_such_rank", launch, || {
+            cluster::sync();
+            shared(32).at_rank(2).set(0, 1);
+        })
+    }) {
+        assert!(matches!(fault.kind, FaultKind::OutOfBounds { target: Target::Nowhere { .. } }), "{fault}");
+    }
+}
+
+#[test]
+fn writing_what_is_read_through_the_read_only_path_is_reported() {
+    for fault in always_faulty(&Launch::new(2, 32), |memory, launch| {
+        let words = Words::zeroed(memory, 64, "row");
+        run_closure(memory, "read_only", launch, || {
+            let (words, i) = (words.global(), global_index());
+            words.get_readonly(i);
+            words.set(i, 1);
+        })
+    }) {
+        assert!(matches!(fault.kind, FaultKind::ReadOnlyWritten { this: Access::Write, .. }), "{fault}");
+    }
+    for fault in always_faulty(&Launch::new(1, 32), |memory, launch| {
+        let words = Words::zeroed(memory, 64, "row");
+        run_closure(memory, "read_only", launch, || {
+            let (words, i) = (words.global(), global_index());
+            words.set(i, 1);
+            warp::sync(ALL);
+            words.get_readonly(i ^ 1);
+        })
+    }) {
+        assert!(matches!(fault.kind, FaultKind::ReadOnlyWritten { this: Access::ReadOnly, .. }), "{fault}");
+    }
+}
