@@ -97,6 +97,8 @@ impl Candidates {
 }
 
 impl TieSink for Candidates {
+    const WANTS_KEYS: bool = true;
+
     #[inline(always)]
     fn take(&mut self, number: u32, key: u32, index: u32) {
         self.keys.set(number, key);

@@ -36,8 +36,10 @@ impl<const T: u32, const E: usize> Registers<T, E> {
         const { assert!(E * T as usize == DECODE_MAX_LEN as usize && E.is_multiple_of(VECTOR as usize)) };
         let mut keys = [ABSENT; E];
         for v in 0..E / VECTOR as usize {
-            let vector = row.vector(thread::index() + v as u32 * T, row.vectors());
-            keys[4 * v..4 * v + 4].copy_from_slice(&vector);
+            let vector = thread::index() + v as u32 * T;
+            if vector < row.vectors() {
+                keys[4 * v..4 * v + 4].copy_from_slice(&row.vector(vector));
+            }
         }
         Self { keys, start: row.vector_start(thread::index()), edge: row.edge() }
     }

@@ -195,26 +195,40 @@ impl<const T: u32, const SHIFT: u32> Visitor for CountHighest<T, SHIFT> {
 
 /// Counts one digit of the keys that start with a given prefix.
 pub struct CountDigit<const T: u32> {
-    /// Where to count.
-    pub histogram: Histogram<T>,
-    /// What the key's bits above the digit must be.
-    pub prefix: u32,
-    /// The digit is at `key >> shift`.
-    pub shift: u32,
-    /// The digit has this many bits.
-    pub bits: u32,
+    histogram: Histogram<T>,
+    /// Those keys are an interval: it takes two instructions to tell that a key is outside.
+    first: u32,
+    last: u32,
+    shift: u32,
+    mask: u32,
+}
+
+impl<const T: u32> CountDigit<T> {
+    /// Counts `key >> shift`, of which the lower `bits` bits are the digit and the others are `prefix`.
+    #[inline(always)]
+    pub fn new(histogram: Histogram<T>, prefix: u32, shift: u32, bits: u32) -> Self {
+        let (first, last) = interval(prefix, shift + bits);
+        Self { histogram, first, last, shift, mask: (1 << bits) - 1 }
+    }
 }
 
 impl<const T: u32> Visitor for CountDigit<T> {
     #[inline(always)]
     fn visit<const N: usize>(&mut self, tile: Tile<N>) {
-        let mask = (1 << self.bits) - 1;
+        let distance = self.last - self.first;
         for element in 0..N {
-            let digits = tile.keys[element] >> self.shift;
-            // In two steps: a shift by 32 is not defined, and the first digit has nothing above it.
-            if tile.keys[element] != ABSENT && digits >> self.bits == self.prefix {
-                self.histogram.add(digits & mask);
+            if tile.keys[element].wrapping_sub(self.first) <= distance {
+                self.histogram.add(tile.keys[element] >> self.shift & self.mask);
             }
         }
     }
+}
+
+/// The first and the last key with `key >> shift == prefix`, [`ABSENT`] left out; `shift` may be 32.
+#[inline(always)]
+pub fn interval(prefix: u32, shift: u32) -> (u32, u32) {
+    // In 64 bits, where a shift by 32 is defined.
+    let first = (u64::from(prefix) << shift) as u32;
+    let last = first | ((1_u64 << shift) - 1) as u32;
+    (first.max(ABSENT + 1), last)
 }

@@ -94,7 +94,7 @@ pub fn select<const T: u32>(row: Row, out: Global<i32>, team: &Team, scratch: Sl
         if first_round {
             slice.load(own, wanted);
         } else {
-            slice.visit(&mut CountDigit { histogram: own, prefix, shift, bits });
+            slice.visit(&mut CountDigit::new(own, prefix, shift, bits));
         }
         block::sync();
         let pick = team.pick(own, merged, still_wanted);
@@ -120,7 +120,7 @@ pub fn select<const T: u32>(row: Row, out: Global<i32>, team: &Team, scratch: Sl
     }
     block::sync();
     let ties = FirstTies { out, position: wanted - still_wanted, wanted: still_wanted };
-    slice.visit(&mut Emit { threshold: KeyThreshold { prefix, shift }, counters, out, ties });
+    slice.visit(&mut Emit { threshold: KeyThreshold::new(prefix, shift), counters, out, ties });
 }
 
 /// A block's share of a row: vectors `start..end`, of which the first are kept in shared memory.
@@ -154,10 +154,8 @@ impl<const T: u32> Slice<T> {
     fn load(&self, own: Histogram<T>, wanted: u32) {
         const { assert!(T * LOADED as u32 >= MAX_K) };
         let load = |vector| {
-            let keys = self.row.vector(vector, self.kept_end);
-            if vector < self.kept_end {
-                self.kept.set4((vector - self.start) * VECTOR, keys);
-            }
+            let keys = self.row.vector(vector);
+            self.kept.set4((vector - self.start) * VECTOR, keys);
             keys
         };
         let mut count = CountHighest::<T, HIGHEST_SHIFT> { histogram: own, floor: ABSENT + 1 };
@@ -186,9 +184,7 @@ impl<const T: u32> Slice<T> {
 impl<const T: u32> Source for Slice<T> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
-        let take = |vector| {
-            if vector < self.kept_end { self.kept.get4((vector - self.start) * VECTOR) } else { [ABSENT; 4] }
-        };
+        let take = |vector| self.kept.get4((vector - self.start) * VECTOR);
         self.row.visit_as::<T, TAKEN>(self.start, self.kept_end, take, visitor);
         self.visit_rest(visitor);
     }

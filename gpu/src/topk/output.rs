@@ -5,35 +5,36 @@
 
 use dsa_simt::{AtomicOp, Carve, Global, Shared, block, thread, warp};
 
-use super::histogram::inclusive_sum;
+use super::histogram::{inclusive_sum, interval};
 use super::key::{ABSENT, half_key};
 use super::source::{Tile, Visitor};
 
-/// What separates winners and ties from the rest. [`ABSENT`] is never a winner, as the lowest key.
+/// What separates winners and ties from the rest. [`ABSENT`] is neither.
 pub trait Threshold: Copy {
-    /// What the key is compared by.
-    fn digits(self, key: u32) -> u32;
-    /// Those of the k-th largest key: more is a winner, as much is a tie.
-    fn kth(self) -> u32;
+    /// Whether a key is a winner, and whether it is a winner or a tie.
+    fn selects(self, key: u32) -> (bool, bool);
 }
 
-/// Ties are the keys that start with `prefix`: `key >> shift == prefix`.
+/// Ties are the keys that start with the leading bits of the k-th largest.
 #[derive(Clone, Copy)]
 pub struct KeyThreshold {
-    /// The leading bits of the k-th largest key.
-    pub prefix: u32,
-    /// How many bits follow them.
-    pub shift: u32,
+    first_tie: u32,
+    last_tie: u32,
+}
+
+impl KeyThreshold {
+    /// Ties are the keys with `key >> shift == prefix`.
+    #[inline(always)]
+    pub fn new(prefix: u32, shift: u32) -> Self {
+        let (first_tie, last_tie) = interval(prefix, shift);
+        Self { first_tie, last_tie }
+    }
 }
 
 impl Threshold for KeyThreshold {
     #[inline(always)]
-    fn digits(self, key: u32) -> u32 {
-        key >> self.shift
-    }
-    #[inline(always)]
-    fn kth(self) -> u32 {
-        self.prefix
+    fn selects(self, key: u32) -> (bool, bool) {
+        (key > self.last_tie, key >= self.first_tie)
     }
 }
 
@@ -46,12 +47,9 @@ pub struct HalfThreshold<const SHIFT: u32> {
 
 impl<const SHIFT: u32> Threshold for HalfThreshold<SHIFT> {
     #[inline(always)]
-    fn digits(self, key: u32) -> u32 {
-        half_key(key) >> SHIFT
-    }
-    #[inline(always)]
-    fn kth(self) -> u32 {
-        self.bin
+    fn selects(self, key: u32) -> (bool, bool) {
+        let bin = half_key(key) >> SHIFT;
+        (bin > self.bin, bin >= self.bin && key != ABSENT)
     }
 }
 
@@ -125,6 +123,8 @@ impl Counters {
 
 /// Where ties go.
 pub trait TieSink {
+    /// Whether it looks at the keys of ties.
+    const WANTS_KEYS: bool;
     /// Takes the tie with number `number` (each number is given once).
     fn take(&mut self, number: u32, key: u32, index: u32);
 }
@@ -141,6 +141,8 @@ pub struct FirstTies {
 }
 
 impl TieSink for FirstTies {
+    const WANTS_KEYS: bool = false;
+
     #[inline(always)]
     fn take(&mut self, number: u32, _key: u32, index: u32) {
         if number < self.wanted {
@@ -170,16 +172,16 @@ pub struct Emit<H, S> {
 impl<H: Threshold, S: TieSink> Visitor for Emit<H, S> {
     #[inline(always)]
     fn visit<const N: usize>(&mut self, tile: Tile<N>) {
-        let (mut winners, mut ties) = (0_u32, 0_u32);
+        let (mut winners, mut selected) = (0_u32, 0_u32);
         for element in 0..N {
-            let digits = self.threshold.digits(tile.keys[element]);
-            let is_tie = digits == self.threshold.kth() && tile.keys[element] != ABSENT;
-            winners |= u32::from(digits > self.threshold.kth()) << element;
-            ties |= u32::from(is_tie) << element;
+            let (is_winner, is_selected) = self.threshold.selects(tile.keys[element]);
+            winners |= u32::from(is_winner) << element;
+            selected |= u32::from(is_selected) << element;
         }
-        if !warp::any(warp::ALL, winners | ties != 0) {
+        if !warp::any(warp::ALL, selected != 0) {
             return;
         }
+        let mut ties = selected & !winners;
         let (mut winner, mut tie) = self.counters.reserve(winners.count_ones(), ties.count_ones());
         // Over the set bits, which are few; a loop over all elements would be unrolled to no use.
         while winners != 0 {
@@ -187,12 +189,19 @@ impl<H: Threshold, S: TieSink> Visitor for Emit<H, S> {
             winner += 1;
             winners &= winners - 1;
         }
-        if ties != 0 {
+        if S::WANTS_KEYS {
+            // Over all elements: an element chosen at run time would put the keys into local memory.
             for element in 0..N {
                 if ties >> element & 1 != 0 {
                     self.ties.take(tie, tile.keys[element], tile.index(element as u32));
                     tie += 1;
                 }
+            }
+        } else {
+            while ties != 0 {
+                self.ties.take(tie, ABSENT, tile.index(lowest_bit(ties)));
+                tie += 1;
+                ties &= ties - 1;
             }
         }
     }

@@ -31,7 +31,7 @@ pub fn select<const T: u32>(
         block::sync();
         histogram.zero::<BINS>();
         block::sync();
-        source.visit(&mut CountDigit { histogram, prefix, shift, bits: DIGIT_BITS });
+        source.visit(&mut CountDigit::new(histogram, prefix, shift, DIGIT_BITS));
         block::sync();
         let pick = histogram.pick::<BINS>(still_wanted);
         prefix = prefix << DIGIT_BITS | pick.bin;
@@ -46,5 +46,5 @@ pub fn select<const T: u32>(
     block::sync();
     let out = out.slice(position as usize, wanted as usize);
     let ties = FirstTies { out, position: wanted - still_wanted, wanted: still_wanted };
-    source.visit(&mut Emit { threshold: KeyThreshold { prefix, shift }, counters, out, ties });
+    source.visit(&mut Emit { threshold: KeyThreshold::new(prefix, shift), counters, out, ties });
 }

@@ -44,14 +44,10 @@ impl Row {
         self.head + vector * VECTOR
     }
 
-    /// The keys of vector `vector`, or [`ABSENT`] for a vector from `end` on.
+    /// The keys of vector `vector`.
     #[inline(always)]
-    pub fn vector(self, vector: u32, end: u32) -> [u32; 4] {
-        if vector < end {
-            self.scores.get4_readonly(self.vector_start(vector) as usize).map(key)
-        } else {
-            [ABSENT; 4]
-        }
+    pub fn vector(self, vector: u32) -> [u32; 4] {
+        self.scores.get4_readonly(self.vector_start(vector) as usize).map(key)
     }
 
     /// The edge element of this thread, if it has one: its key and its index in the row.
@@ -78,10 +74,10 @@ impl Row {
         end: u32,
         visitor: &mut impl Visitor,
     ) {
-        self.visit_as::<T, N>(start, end, |vector| self.vector(vector, end), visitor);
+        self.visit_as::<T, N>(start, end, |vector| self.vector(vector), visitor);
     }
 
-    /// Shows the vectors `start..end` as `keys_of` gives them; it must give [`ABSENT`] from `end` on.
+    /// Shows the vectors `start..end`, as `keys_of` gives them, to `visitor`.
     #[inline(always)]
     pub fn visit_as<const T: u32, const N: usize>(
         self,
@@ -90,19 +86,29 @@ impl Row {
         keys_of: impl Fn(u32) -> [u32; 4],
         visitor: &mut impl Visitor,
     ) {
-        let vectors = const { N as u32 / VECTOR };
+        let block_vectors = const { T * N as u32 / VECTOR };
         // Opaque: addresses are computed here, not kept in registers from one visit to the next.
         let mut first = start + opaque(thread::index());
         // The trip count is the same for all threads: the visitor may contain collectives.
-        let mut left = end.saturating_sub(start).div_ceil(T * vectors);
+        let mut left = end.saturating_sub(start);
         while left > 0 {
             let mut keys = [ABSENT; N];
-            for v in 0..N / VECTOR as usize {
-                keys[4 * v..4 * v + 4].copy_from_slice(&keys_of(first + v as u32 * T));
+            // All but the last tile are whole; testing every vector would cost more than the rest.
+            if left >= block_vectors {
+                for v in 0..N / VECTOR as usize {
+                    keys[4 * v..4 * v + 4].copy_from_slice(&keys_of(first + v as u32 * T));
+                }
+            } else {
+                for v in 0..N / VECTOR as usize {
+                    let vector = first + v as u32 * T;
+                    if vector < end {
+                        keys[4 * v..4 * v + 4].copy_from_slice(&keys_of(vector));
+                    }
+                }
             }
             visitor.visit(Tile { keys, start: self.vector_start(first), stride: T * VECTOR });
-            first += T * vectors;
-            left -= 1;
+            first += block_vectors;
+            left = left.saturating_sub(block_vectors);
         }
     }
 
