@@ -28,8 +28,6 @@ unsafe extern "unadjusted" {
     fn ntid_x() -> u32;
     #[link_name = "llvm.nvvm.read.ptx.sreg.ctaid.x"]
     fn ctaid_x() -> u32;
-    #[link_name = "llvm.nvvm.read.ptx.sreg.nctaid.x"]
-    fn nctaid_x() -> u32;
     #[link_name = "llvm.nvvm.read.ptx.sreg.laneid"]
     fn laneid() -> u32;
     #[link_name = "llvm.nvvm.read.ptx.sreg.cluster.ctarank"]
@@ -234,7 +232,10 @@ impl Machine for Ptx {
     }
     #[inline(always)]
     fn grid_blocks() -> u32 {
-        unsafe { nctaid_x() }
+        // Not an intrinsic, which the optimiser would keep in a register: the value is in the constant bank.
+        let blocks: u32;
+        unsafe { asm!("mov.u32 {}, %nctaid.x;", out(reg32) blocks, options(nomem, nostack)) };
+        blocks
     }
     #[inline(always)]
     fn lane_id() -> u32 {

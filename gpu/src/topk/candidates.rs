@@ -57,9 +57,14 @@ impl Candidates {
         if count <= RANKED {
             self.rank::<T>(count, wanted, out, position);
         } else {
-            let listed = Listed::<T> { candidates: self, count };
-            radix::select(&listed, wanted, out, position, histogram, counters);
+            radix::select(&self.first::<T>(count), wanted, out, position, histogram, counters);
         }
+    }
+
+    /// The first `count` candidates, as elements to visit.
+    #[inline(always)]
+    pub fn first<const T: u32>(self, count: u32) -> Listed<T> {
+        Listed { candidates: self, count }
     }
 
     /// A candidate's rank is the number of candidates before it, equal keys in the order of their index; the
@@ -106,8 +111,8 @@ impl TieSink for Candidates {
     }
 }
 
-/// The first `count` candidates, as a source for a block of `T` threads.
-struct Listed<const T: u32> {
+/// The first so many candidates, visited by a block of `T` threads.
+pub struct Listed<const T: u32> {
     candidates: Candidates,
     count: u32,
 }

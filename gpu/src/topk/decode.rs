@@ -7,7 +7,6 @@ use dsa_simt::{Global, thread};
 
 use super::DECODE_MAX_LEN;
 use super::coarse::{self, BlockScratch};
-use super::key::ABSENT;
 use super::row::{Row, VECTOR};
 use super::source::{Source, Tile, Visitor};
 
@@ -34,13 +33,7 @@ impl<const T: u32, const E: usize> Registers<T, E> {
     #[inline(always)]
     fn load(row: Row) -> Self {
         const { assert!(E * T as usize == DECODE_MAX_LEN as usize && E.is_multiple_of(VECTOR as usize)) };
-        let mut keys = [ABSENT; E];
-        for v in 0..E / VECTOR as usize {
-            let vector = thread::index() + v as u32 * T;
-            if vector < row.vectors() {
-                keys[4 * v..4 * v + 4].copy_from_slice(&row.vector(vector));
-            }
-        }
+        let keys = row.first_keys::<T, E>();
         Self { keys, start: row.vector_start(thread::index()), edge: row.edge() }
     }
 }

@@ -1,22 +1,24 @@
 //! Long rows: several blocks per row, radix over the 32-bit keys in three rounds of 11, 11 and 10 bits.
 //!
-//! Each block takes an even slice of the row and keeps as much of it as fits in shared memory, as keys; what
-//! does not fit is read again in every round. A round counts one digit of the elements that share the digits
-//! found so far, merges the histograms through global memory and waits for the team once. There is no
-//! candidate list, so nothing can overflow. It ends early when all elements that share the digits are
-//! wanted, which is the usual case after the second round.
+//! 1. Each block takes an even slice of the row, reads it once, and keeps as much of it as fits in shared
+//!    memory, as keys; what does not fit is read again when needed.
+//! 2. A round counts one digit of the elements that share the digits found so far, merges the histograms
+//!    through global memory and waits for the team once.
+//! 3. After the first round each block lists its elements in the k-th largest's bin and above: a few
+//!    thousand of the row. The other rounds and the emission visit the list. A block whose elements do not
+//!    fit in its list, which it knows from its histogram, visits its whole slice instead.
+//! 4. The rounds end early when all elements that share the digits are wanted, usually after the second.
+//! 5. Blocks know from their own histograms how many winners and ties they hold, so that one reservation per
+//!    block gives all its positions.
 //!
-//! Blocks know from their own histograms how many winners and ties they hold, so that one reservation per
-//! block gives all its positions. A block that holds none does not look at its slice again.
-//!
-//! Wider digits than the eight bits of the origin (vLLM PR 37421) save a wait of about two microseconds and
-//! spread the atomics of the first round over more addresses.
+//! Wider digits than the eight bits of the origin (vLLM PR 37421) save a wait of about two microseconds.
 
-use dsa_simt::{Carve, Global, Shared, block, thread};
+use dsa_simt::{AtomicOp, Carve, Global, Shared, block, thread, warp};
 
 use super::MAX_K;
+use super::candidates::{self, CAPACITY, Candidates};
 use super::histogram::{self, CountDigit, CountHighest, Histogram};
-use super::key::ABSENT;
+use super::key::{ABSENT, key};
 use super::output::{Counters, Emit, FirstTies, KeyThreshold};
 use super::row::{LOADED, Row, VECTOR};
 use super::source::{Source, Visitor};
@@ -26,8 +28,6 @@ use super::team::Team;
 const DIGIT_BITS: u32 = 11;
 /// Where the highest digit is.
 const HIGHEST_SHIFT: u32 = u32::BITS - DIGIT_BITS;
-/// Bits of the lowest digit: what the others leave.
-const LOWEST_BITS: u32 = u32::BITS % DIGIT_BITS;
 /// Elements that a thread holds after the first visit: registers are scarce, and the latency of shared
 /// memory is short.
 const TAKEN: usize = 2 * VECTOR as usize;
@@ -38,12 +38,14 @@ pub struct SliceScratch<const T: u32> {
     own: Histogram<T>,
     merged: Histogram<T>,
     counters: Counters,
+    candidates: Candidates,
+    holdings: Holdings,
     kept: Shared<u32>,
 }
 
 /// Bytes of shared memory of a [`SliceScratch`] that keeps `elements` elements, a multiple of 4.
 pub const fn scratch_bytes(elements: u32) -> u32 {
-    4 * (2 * histogram::WORDS + Counters::WORDS + elements)
+    4 * (2 * histogram::WORDS + Counters::WORDS + candidates::WORDS + Holdings::WORDS + elements)
 }
 
 impl<const T: u32> SliceScratch<T> {
@@ -59,6 +61,8 @@ impl<const T: u32> SliceScratch<T> {
                 own: Histogram::carve(carve),
                 merged: Histogram::carve(carve),
                 counters: Counters::carve(carve),
+                candidates: Candidates::carve(carve),
+                holdings: Holdings(carve.array(Holdings::WORDS)),
                 kept: carve.array(carve.words_left()),
             }
         }
@@ -76,51 +80,134 @@ pub fn kept_elements<const T: u32>(scratch: SliceScratch<T>) -> u32 {
 /// Collective over the team. Needs a block barrier before `scratch` is used again.
 #[inline(always)]
 pub fn select<const T: u32>(row: Row, out: Global<i32>, team: &Team, scratch: SliceScratch<T>) {
-    let SliceScratch { own, merged, counters, kept } = scratch;
+    let SliceScratch { own, merged, counters, candidates, holdings, kept } = scratch;
     let slice = Slice::<T>::of(row, team, kept);
     let wanted = out.len() as u32;
-    let (mut prefix, mut shift, mut still_wanted) = (0, u32::BITS, wanted);
-    // Winners of this block, spread over its threads.
-    let mut own_winners = 0;
+    let (mut prefix, mut shift, mut above) = (0, u32::BITS, 0);
     if thread::index() == 0 {
-        counters.start_sum();
+        holdings.start();
     }
     while shift > 0 {
         let first_round = shift == u32::BITS;
         let bits = DIGIT_BITS.min(shift);
         shift -= bits;
         own.zero::<{ histogram::MAX_BINS }>();
+        if thread::index() == 0 {
+            counters.start(0, 0);
+        }
         block::sync();
         if first_round {
             slice.load(own, wanted);
         } else {
-            slice.visit(&mut CountDigit::new(own, prefix, shift, bits));
+            let mut count = CountDigit::new(own, prefix, shift, bits);
+            match holdings.listed() {
+                Some(listed) => candidates.first::<T>(listed).visit(&mut count),
+                None => slice.visit(&mut count),
+            }
         }
         block::sync();
-        let pick = team.pick(own, merged, still_wanted);
+        let pick = team.pick(own, merged, wanted - above);
         prefix = prefix << bits | pick.bin;
-        still_wanted -= pick.above;
-        Histogram::<T>::for_own_bins::<{ histogram::MAX_BINS }>(|bin| {
-            own_winners += if bin > pick.bin { own.get(bin) } else { 0 };
-        });
-        if pick.count == still_wanted {
+        above += pick.above;
+        holdings.add(own, pick.bin);
+        if first_round && holdings.selected() <= CAPACITY {
+            if holdings.selected() > 0 {
+                let threshold = KeyThreshold::all_from(prefix << shift);
+                slice.visit(&mut Emit { threshold, counters, out, ties: candidates });
+            }
+            if thread::index() == 0 {
+                holdings.note_list();
+            }
+        }
+        block::sync();
+        if above + pick.count == wanted {
             break;
         }
-        block::sync();
     }
-    let own_winners = counters.sum(own_winners);
-    // The last digit's bin: the digit is narrower if it is the lowest.
-    let own_ties = own.get(prefix & ((1 << if shift == 0 { LOWEST_BITS } else { DIGIT_BITS }) - 1));
-    if own_winners + own_ties == 0 {
+    if holdings.selected() == 0 {
         return;
     }
     if thread::index() == 0 {
-        let (winners, ties) = team.reserve(own_winners, own_ties);
+        let (winners, ties) = team.reserve(holdings.winners(), holdings.ties());
         counters.start(winners, ties);
     }
     block::sync();
-    let ties = FirstTies { out, position: wanted - still_wanted, wanted: still_wanted };
-    slice.visit(&mut Emit { threshold: KeyThreshold::new(prefix, shift), counters, out, ties });
+    let ties = FirstTies { out, position: above, wanted: wanted - above };
+    let mut emit = Emit { threshold: KeyThreshold::new(prefix, shift), counters, out, ties };
+    match holdings.listed() {
+        Some(listed) => candidates.first::<T>(listed).visit(&mut emit),
+        None => slice.visit(&mut emit),
+    }
+}
+
+/// What this block holds of the row's elements that may be selected. In shared memory, because it is the
+/// same for all threads and they want the registers.
+#[derive(Clone, Copy)]
+struct Holdings(Shared<u32>);
+
+impl Holdings {
+    const WORDS: u32 = 4;
+    const WINNERS: u32 = 0;
+    const TIES: u32 = 1;
+    const LISTED: u32 = 2;
+    /// In place of a number of listed elements: there is no list.
+    const NO_LIST: u32 = u32::MAX;
+
+    /// Holds nothing; one thread calls it, a block barrier before the first use.
+    #[inline(always)]
+    fn start(self) {
+        self.0.set(Self::WINNERS, 0);
+        self.0.set(Self::LISTED, Self::NO_LIST);
+    }
+
+    /// Adds the elements above `bin` of a round's histogram to the winners; those in it are the ties now.
+    /// Collective over the block; ends with a block barrier.
+    #[inline(always)]
+    fn add<const T: u32>(self, own: Histogram<T>, bin: u32) {
+        let mut above = 0;
+        Histogram::<T>::for_own_bins::<{ histogram::MAX_BINS }>(|own_bin| {
+            above += if own_bin > bin { own.get(own_bin) } else { 0 };
+        });
+        let above = warp::reduce_add(warp::ALL, above);
+        if thread::lane() == 0 && above > 0 {
+            self.0.reduce(AtomicOp::Add, Self::WINNERS, above);
+        }
+        if thread::index() == 0 {
+            self.0.set(Self::TIES, own.get(bin));
+        }
+        block::sync();
+    }
+
+    /// Notes that all selected elements are listed; one thread calls it, a block barrier before the next use.
+    #[inline(always)]
+    fn note_list(self) {
+        self.0.set(Self::LISTED, self.selected());
+    }
+
+    /// Elements above the digits found so far.
+    #[inline(always)]
+    fn winners(self) -> u32 {
+        self.0.get(Self::WINNERS)
+    }
+
+    /// Elements that share them.
+    #[inline(always)]
+    fn ties(self) -> u32 {
+        self.0.get(Self::TIES)
+    }
+
+    /// Both.
+    #[inline(always)]
+    fn selected(self) -> u32 {
+        self.winners() + self.ties()
+    }
+
+    /// Length of the list, if there is one.
+    #[inline(always)]
+    fn listed(self) -> Option<u32> {
+        let listed = self.0.get(Self::LISTED);
+        if listed == Self::NO_LIST { None } else { Some(listed) }
+    }
 }
 
 /// A block's share of a row: vectors `start..end`, of which the first are kept in shared memory.
@@ -153,22 +240,23 @@ impl<const T: u32> Slice<T> {
     #[inline(always)]
     fn load(&self, own: Histogram<T>, wanted: u32) {
         const { assert!(T * LOADED as u32 >= MAX_K) };
-        let load = |vector| {
-            let keys = self.row.vector(vector);
+        let load = |vector| self.row.vector(vector);
+        let keep = |vector, scores: [f32; 4]| {
+            let keys = scores.map(key);
             self.kept.set4((vector - self.start) * VECTOR, keys);
             keys
         };
         let mut count = CountHighest::<T, HIGHEST_SHIFT> { histogram: own, floor: ABSENT + 1 };
         let mut probed = self.start + T * LOADED as u32 / VECTOR;
         if probed < self.kept_end {
-            self.row.visit_as::<T, LOADED>(self.start, probed, load, &mut count);
+            self.row.visit_as::<T, LOADED, _>(self.start, probed, load, keep, &mut count);
             block::sync();
             count.floor = (own.pick::<{ histogram::MAX_BINS }>(wanted).bin << HIGHEST_SHIFT).max(count.floor);
             block::sync();
         } else {
             probed = self.start;
         }
-        self.row.visit_as::<T, LOADED>(probed, self.kept_end, load, &mut count);
+        self.row.visit_as::<T, LOADED, _>(probed, self.kept_end, load, keep, &mut count);
         self.visit_rest(&mut count);
     }
 
@@ -185,7 +273,7 @@ impl<const T: u32> Source for Slice<T> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
         let take = |vector| self.kept.get4((vector - self.start) * VECTOR);
-        self.row.visit_as::<T, TAKEN>(self.start, self.kept_end, take, visitor);
+        self.row.visit_as::<T, TAKEN, _>(self.start, self.kept_end, take, |_, keys| keys, visitor);
         self.visit_rest(visitor);
     }
 }

@@ -3,7 +3,7 @@
 //! The winners (elements above the threshold) come first, in any order; then as many of the elements equal
 //! to it as are still wanted. A warp reserves room for all its elements of a tile with one atomic.
 
-use dsa_simt::{AtomicOp, Carve, Global, Shared, block, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Global, Shared, thread, warp};
 
 use super::histogram::{inclusive_sum, interval};
 use super::key::{ABSENT, half_key};
@@ -29,6 +29,12 @@ impl KeyThreshold {
         let (first_tie, last_tie) = interval(prefix, shift);
         Self { first_tie, last_tie }
     }
+
+    /// Ties are all keys from `key` on; there are no winners.
+    #[inline(always)]
+    pub fn all_from(key: u32) -> Self {
+        Self { first_tie: key.max(ABSENT + 1), last_tie: u32::MAX }
+    }
 }
 
 impl Threshold for KeyThreshold {
@@ -53,7 +59,7 @@ impl<const SHIFT: u32> Threshold for HalfThreshold<SHIFT> {
     }
 }
 
-/// Running counts in shared memory: winners and ties that were placed.
+/// Two running counts in shared memory: winners and ties that were placed.
 #[derive(Clone, Copy)]
 pub struct Counters(Shared<u32>);
 
@@ -62,7 +68,6 @@ impl Counters {
     pub const WORDS: u32 = 4;
     const WINNERS: u32 = 0;
     const TIES: u32 = 1;
-    const SUM: u32 = 2;
 
     /// Takes its room from `carve`.
     ///
@@ -79,24 +84,6 @@ impl Counters {
     pub fn start(self, winners: u32, ties: u32) {
         self.0.set(Self::WINNERS, winners);
         self.0.set(Self::TIES, ties);
-    }
-
-    /// Prepares [`sum`](Self::sum); one thread calls it, a block barrier before.
-    #[inline(always)]
-    pub fn start_sum(self) {
-        self.0.set(Self::SUM, 0);
-    }
-
-    /// The sum of `value` over the block. Collective over the block; needs a block barrier before the next
-    /// [`start_sum`](Self::start_sum).
-    #[inline(always)]
-    pub fn sum(self, value: u32) -> u32 {
-        let sum = warp::reduce_add(warp::ALL, value);
-        if thread::lane() == 0 && sum > 0 {
-            self.0.reduce(AtomicOp::Add, Self::SUM, sum);
-        }
-        block::sync();
-        self.0.get(Self::SUM)
     }
 
     /// Positions for the lane's `winners` and `ties`; collective over the warp.

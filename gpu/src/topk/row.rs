@@ -4,7 +4,7 @@
 //! elements before and three after it are its *edges*, read one by one. No address outside the row's valid
 //! prefix is ever touched.
 
-use dsa_simt::{Global, opaque, thread};
+use dsa_simt::{Global, Word, opaque, thread};
 
 use super::key::{ABSENT, key};
 use super::source::{Source, Tile, Visitor};
@@ -44,10 +44,10 @@ impl Row {
         self.head + vector * VECTOR
     }
 
-    /// The keys of vector `vector`.
+    /// The scores of vector `vector`.
     #[inline(always)]
-    pub fn vector(self, vector: u32) -> [u32; 4] {
-        self.scores.get4_readonly(self.vector_start(vector) as usize).map(key)
+    pub fn vector(self, vector: u32) -> [f32; 4] {
+        self.scores.get4_readonly(self.vector_start(vector) as usize)
     }
 
     /// The edge element of this thread, if it has one: its key and its index in the row.
@@ -74,16 +74,25 @@ impl Row {
         end: u32,
         visitor: &mut impl Visitor,
     ) {
-        self.visit_as::<T, N>(start, end, |vector| self.vector(vector), visitor);
+        self.visit_as::<T, N, f32>(
+            start,
+            end,
+            |vector| self.vector(vector),
+            |_, scores| scores.map(key),
+            visitor,
+        );
     }
 
-    /// Shows the vectors `start..end`, as `keys_of` gives them, to `visitor`.
+    /// Shows the vectors `start..end` to `visitor`: each is read by `load` and made into keys by `convert`.
+    ///
+    /// All loads of a tile come before the first conversion, so that they are in flight together.
     #[inline(always)]
-    pub fn visit_as<const T: u32, const N: usize>(
+    pub fn visit_as<const T: u32, const N: usize, W: Word + Default>(
         self,
         start: u32,
         end: u32,
-        keys_of: impl Fn(u32) -> [u32; 4],
+        load: impl Fn(u32) -> [W; 4],
+        convert: impl Fn(u32, [W; 4]) -> [u32; 4],
         visitor: &mut impl Visitor,
     ) {
         let block_vectors = const { T * N as u32 / VECTOR };
@@ -92,24 +101,18 @@ impl Row {
         // The trip count is the same for all threads: the visitor may contain collectives.
         let mut left = end.saturating_sub(start);
         while left > 0 {
-            let mut keys = [ABSENT; N];
-            // All but the last tile are whole; testing every vector would cost more than the rest.
-            if left >= block_vectors {
-                for v in 0..N / VECTOR as usize {
-                    keys[4 * v..4 * v + 4].copy_from_slice(&keys_of(first + v as u32 * T));
-                }
-            } else {
-                for v in 0..N / VECTOR as usize {
-                    let vector = first + v as u32 * T;
-                    if vector < end {
-                        keys[4 * v..4 * v + 4].copy_from_slice(&keys_of(vector));
-                    }
-                }
-            }
+            let keys = tile_keys::<T, N, W>(first, end, left >= block_vectors, &load, &convert);
             visitor.visit(Tile { keys, start: self.vector_start(first), stride: T * VECTOR });
             first += block_vectors;
             left = left.saturating_sub(block_vectors);
         }
+    }
+
+    /// The keys of the thread's vectors of the row's first `T * N` elements.
+    #[inline(always)]
+    pub fn first_keys<const T: u32, const N: usize>(self) -> [u32; N] {
+        let load = |vector| self.vector(vector);
+        tile_keys::<T, N, f32>(thread::index(), self.vectors, false, &load, &|_, scores| scores.map(key))
     }
 
     /// Shows the edges to `visitor`.
@@ -120,6 +123,33 @@ impl Row {
             visitor.visit(Tile { keys: [key], start: index, stride: 0 });
         }
     }
+}
+
+/// The keys of vectors `first`, `first + T`, ..., as far as they are below `end`; of all of them if `whole`.
+#[inline(always)]
+fn tile_keys<const T: u32, const N: usize, W: Word + Default>(
+    first: u32,
+    end: u32,
+    whole: bool,
+    load: &impl Fn(u32) -> [W; 4],
+    convert: &impl Fn(u32, [W; 4]) -> [u32; 4],
+) -> [u32; N] {
+    let mut words = [W::default(); N];
+    for v in 0..N / VECTOR as usize {
+        let vector = first + v as u32 * T;
+        if whole || vector < end {
+            words[4 * v..4 * v + 4].copy_from_slice(&load(vector));
+        }
+    }
+    let mut keys = [ABSENT; N];
+    for v in 0..N / VECTOR as usize {
+        let vector = first + v as u32 * T;
+        if whole || vector < end {
+            let words = [words[4 * v], words[4 * v + 1], words[4 * v + 2], words[4 * v + 3]];
+            keys[4 * v..4 * v + 4].copy_from_slice(&convert(vector, words));
+        }
+    }
+    keys
 }
 
 /// A whole row, read from global memory at every visit by a block of `T` threads.

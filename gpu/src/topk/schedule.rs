@@ -18,8 +18,8 @@ const MIN_SLICE: u32 = 4096;
 /// What the rounds of a long row cost beside its elements, in the time of reading this many elements by one
 /// block while all others read too (about 8 us at 8 elements per nanosecond).
 const ROUNDS_COST: u32 = 64 * 1024;
-/// Reading an element that is not kept in shared memory in two more rounds and in the emission.
-const REREAD_COST: u32 = 2;
+/// What an element costs that is not kept in shared memory: it is read once more.
+const REREAD_COST: u32 = 1;
 
 /// Words of shared memory that [`Desk::carve`] takes, for blocks of `threads` threads.
 pub const fn words(threads: u32) -> u32 {
@@ -119,6 +119,9 @@ impl Survey {
     #[inline(always)]
     pub fn team_size(self, blocks: u32, kept: u32) -> u32 {
         let most = blocks.min(self.longest.div_ceil(MIN_SLICE)).min(0xff);
+        if self.long_rows <= blocks / most {
+            return most;
+        }
         let mut best = 0;
         let mut size = thread::lane() + 1;
         while size <= most {
