@@ -43,6 +43,7 @@ use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 ///
 /// The four paths are those of vLLM's persistent top-k (PR 37421); the kernels' own documentation
 /// (`dsa_kernels_gpu::topk`) describes them.
+#[derive(Debug)]
 pub struct TopK {
     plan: Plan,
     kernel: Kernel,
@@ -168,6 +169,9 @@ impl TopK {
             return Ok(());
         }
         stream.keep_alive(|| self.state.owner());
+        if let Some(owner) = workspace.owner() {
+            stream.keep_alive(|| owner);
+        }
         // SAFETY: the slots are the plan's for arguments that the caller vouches for; the state is this
         // operator's, zero, and not in use by another launch.
         unsafe { self.kernel.launch(stream, &self.plan.launch_config(args.rows), &slots) }

@@ -186,6 +186,16 @@ impl Plan {
         self.entry
     }
 
+    /// The path that a row of `len` elements takes.
+    pub fn path_of(&self, len: u32) -> Path {
+        match len.min(self.limits.max_len) {
+            len if len <= self.limits.k => Path::Trivial,
+            len if len > self.medium_max_len => Path::Large,
+            len if len <= self.decode_max_len => Path::Decode,
+            _ => Path::Medium,
+        }
+    }
+
     /// The launch for `rows` rows. It depends on nothing that lies in device memory.
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {
         // Without teams a block has no use for more than one row at a time.
@@ -347,6 +357,18 @@ mod tests {
         assert_eq!(Plan::new(limits(), &device).unwrap().entry(), "topk_f32_block");
         let error = Plan::new(Limits { path: Path::Large, ..limits() }, &device).unwrap_err().to_string();
         assert!(error.contains("path is large"), "{error}");
+    }
+
+    #[test]
+    fn rows_take_the_path_for_their_length() {
+        let auto = plan(limits()).unwrap();
+        let paths = [0, 2048, 2049, 8192, 8193, 32_768, 32_769, u32::MAX].map(|len| auto.path_of(len));
+        let [decode, medium, large] = [Path::Decode, Path::Medium, Path::Large];
+        assert_eq!(paths, [Path::Trivial, Path::Trivial, decode, decode, medium, medium, large, large]);
+        for path in [Path::Medium, Path::Large] {
+            let forced = plan(Limits { path, ..limits() }).unwrap();
+            assert_eq!((forced.path_of(2048), forced.path_of(2049)), (Path::Trivial, path));
+        }
     }
 
     #[test]

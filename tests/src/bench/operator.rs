@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use dsa_kernels::topk::{Path, TopK, TopKArgs};
+use dsa_kernels::topk::{TopK, TopKArgs};
 use dsa_kernels::{Buffer, Device, Error, Stream, Workspace};
 
 use super::inputs::workers;
@@ -10,7 +10,6 @@ use super::shapes::Case;
 use crate::data::{self, DataError, RealRow};
 use crate::distribution::Distribution;
 use crate::oracle;
-use crate::shapes::{DECODE_LIMIT, MEDIUM_LIMIT};
 
 /// Fills the output before a launch: read as an index it is beyond every row.
 const POISON: u8 = 0x7f;
@@ -66,11 +65,10 @@ impl Operator {
 
     /// The paths that the rows take, shortest rows first, joined by `+`.
     pub fn path(&self) -> String {
-        let teams = self.topk.plan().launch_config(self.case.rows()).cooperative;
+        let plan = self.topk.plan();
         let mut lengths = self.case.lengths();
         lengths.sort_unstable();
-        let mut names: Vec<_> =
-            lengths.into_iter().map(|len| path_of(len, self.case.k, teams).name()).collect();
+        let mut names: Vec<_> = lengths.into_iter().map(|len| plan.path_of(len).name()).collect();
         names.dedup();
         names.join("+")
     }
@@ -111,17 +109,6 @@ impl Operator {
             first_wrong(&rows, |row, (scores, out)| agrees_with_stored(&stored[row], scores, out))?;
         }
         Ok(())
-    }
-}
-
-/// The path that a row of `len` scores takes under [`Path::Auto`]; `teams` says whether the launch lets
-/// blocks work together.
-fn path_of(len: u32, k: u32, teams: bool) -> Path {
-    match len as usize {
-        _ if len <= k => Path::Trivial,
-        0..=DECODE_LIMIT => Path::Decode,
-        len if len <= MEDIUM_LIMIT || !teams => Path::Medium,
-        _ => Path::Large,
     }
 }
 
@@ -197,17 +184,6 @@ mod tests {
         assert!(first_wrong(&rows[..17], check).is_ok());
         let error = first_wrong(&rows, check).unwrap_err();
         assert!(matches!(error, CaseError::Wrong { row: 17, length: 3, .. }), "{error}");
-    }
-
-    #[test]
-    fn every_length_has_the_path_that_the_plan_documents() {
-        let names =
-            |k, teams| [1, 2048, 2049, 8192, 8193, 32_768, 32_769].map(|len| path_of(len, k, teams).name());
-        assert_eq!(
-            names(2048, true),
-            ["trivial", "trivial", "decode", "decode", "medium", "medium", "large"]
-        );
-        assert_eq!(names(1, false), ["trivial", "decode", "decode", "decode", "medium", "medium", "medium"]);
     }
 
     #[test]
