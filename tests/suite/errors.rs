@@ -143,7 +143,7 @@ fn a_locked_workspace_that_is_too_small_is_refused_by_name() {
 fn a_device_that_is_too_old_is_refused() {
     let options = EmulatorOptions { compute_capability: (7, 5), ..EmulatorOptions::default() };
     let result = TopK::builder(10).max_rows(1).max_len(100).build(&Device::emulator_with(options));
-    let error = result.err().expect("a device older than every kernel");
+    let error = result.expect_err("a device older than every kernel");
     assert!(matches!(error, Error::DeviceTooOld { found: (7, 5), needed: (8, 0), .. }), "{error:?}");
     assert!(error.to_string().contains("emulator"), "{error}");
 }

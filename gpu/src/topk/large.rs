@@ -257,12 +257,13 @@ impl<const T: u32> Slice<T> {
             probed = self.start;
         }
         self.row.visit_as::<T, LOADED, _>(probed, self.kept_end, load, keep, &mut count);
-        self.visit_rest(&mut count);
+        self.visit_rest::<LOADED>(&mut count);
     }
 
+    /// Shows what is not kept, in tiles of `N` elements per thread.
     #[inline(always)]
-    fn visit_rest(&self, visitor: &mut impl Visitor) {
-        self.row.visit_vectors::<T, TAKEN>(self.kept_end, self.end, visitor);
+    fn visit_rest<const N: usize>(&self, visitor: &mut impl Visitor) {
+        self.row.visit_vectors::<T, N>(self.kept_end, self.end, visitor);
         if self.edges {
             self.row.visit_edges(visitor);
         }
@@ -274,6 +275,6 @@ impl<const T: u32> Source for Slice<T> {
     fn visit(&self, visitor: &mut impl Visitor) {
         let take = |vector| self.kept.get4((vector - self.start) * VECTOR);
         self.row.visit_as::<T, TAKEN, _>(self.start, self.kept_end, take, |_, keys| keys, visitor);
-        self.visit_rest(visitor);
+        self.visit_rest::<TAKEN>(visitor);
     }
 }
