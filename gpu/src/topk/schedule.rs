@@ -38,7 +38,7 @@ pub struct Desk<const T: u32> {
 }
 
 /// Words of notes.
-const NOTES: u32 = 4;
+const NOTES: u32 = 8;
 /// The first of the rows that are listed at present.
 const FIRST_ROW: u32 = 0;
 /// Long rows that are listed at present.
@@ -47,6 +47,8 @@ const LISTED: u32 = 1;
 const LISTED_BEFORE: u32 = 2;
 /// All long rows.
 const LONG_ROWS: u32 = 3;
+/// Number of teams.
+const TEAMS: u32 = 4;
 
 impl<const T: u32> Desk<T> {
     /// Takes its room from `carve`.
@@ -158,16 +160,19 @@ pub fn run_long_rows<const T: u32>(
     if thread::index() == 0 {
         desk.notes.set(FIRST_ROW, 0);
         desk.notes.set(LISTED_BEFORE, 0);
+        desk.notes.set(TEAMS, teams);
     }
     block::sync();
     while desk.notes.get(FIRST_ROW) < problem.rows {
         list_long_rows(problem, desk);
-        let mut turn = (opaque(number) + teams - desk.notes.get(LISTED_BEFORE) % teams) % teams;
+        let teams = desk.notes.get(TEAMS);
+        let number = opaque(block::index()) / team.size;
+        let mut turn = (number + teams - desk.notes.get(LISTED_BEFORE) % teams) % teams;
         while turn < desk.notes.get(LISTED) {
             let row = desk.rows.get(turn);
             large::select(problem.row(row), problem.out_row(row), &team, scratch);
             block::sync();
-            turn += teams;
+            turn += desk.notes.get(TEAMS);
         }
         block::sync();
         if thread::index() == 0 {
