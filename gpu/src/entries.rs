@@ -9,7 +9,7 @@ dsa_simt::kernels! {
     /// Top-k of every row by one block: the trivial, decode and medium paths.
     ///
     /// Any grid, blocks of [`topk::THREADS`] threads, [`topk::BLOCK_SHARED_BYTES`] of dynamic shared memory.
-    /// The parameters are the fields of [`Problem`], and `state`: `u32[topk::state::words(0)]`, zero
+    /// The parameters are the fields of [`Problem`], whose promises they keep, and `state`: `u32[topk::state::words(0)]`, zero
     /// before the first launch and used by one launch at a time.
     #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
     kernel topk_f32_block(
@@ -29,7 +29,7 @@ dsa_simt::kernels! {
         let problem = Problem {
             scores, pitch, lengths, out, rows, max_len, k, next_n, compress_ratio, decode_max_len, medium_max_len,
         };
-        // SAFETY: the launcher keeps the promises above.
+        // SAFETY: the launcher keeps the promises of `Problem` and of this entry.
         unsafe { topk::run_block(problem, state) }
     }
 
@@ -56,7 +56,7 @@ dsa_simt::kernels! {
         let problem = Problem {
             scores, pitch, lengths, out, rows, max_len, k, next_n, compress_ratio, decode_max_len, medium_max_len,
         };
-        // SAFETY: the launcher keeps the promises above.
+        // SAFETY: the launcher keeps the promises of `Problem` and of this entry.
         unsafe { topk::run_grid(problem, state) }
     }
 }

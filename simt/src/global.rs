@@ -112,6 +112,7 @@ impl Global<u32> {
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     pub fn atomic_load(self, index: usize, order: Order, scope: Scope) -> u32 {
+        assert!(matches!(order, Order::Relaxed | Order::Acquire), "a load cannot release");
         // SAFETY: in bounds by the promise given to `from_raw`; atomics do not race with each other.
         unsafe { Active::global_atomic_load(order, scope, self.at(index, 1)) }
     }
@@ -120,6 +121,7 @@ impl Global<u32> {
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     pub fn atomic_store(self, index: usize, value: u32, order: Order, scope: Scope) {
+        assert!(matches!(order, Order::Relaxed | Order::Release), "a store cannot acquire");
         // SAFETY: in bounds by the promise given to `from_raw`; atomics do not race with each other.
         unsafe { Active::global_atomic_store(order, scope, self.at(index, 1), value) }
     }

@@ -159,7 +159,7 @@ pub mod warp {
     }
 }
 
-/// The cluster this block belongs to (compute capability 9.0; elsewhere a cluster is one block).
+/// The cluster this block belongs to: for kernels declared with `arch = 90`.
 pub mod cluster {
     use crate::{Active, Machine};
 

@@ -20,7 +20,9 @@ pub enum Scope {
     Device,
 }
 
-/// Memory order of an atomic access. A read-modify-write that acquires also releases.
+/// Memory order of an atomic access.
+///
+/// A load takes `Relaxed` or `Acquire`, a store `Relaxed` or `Release`; a read-modify-write takes all four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Atomic, but orders nothing else.
@@ -82,9 +84,9 @@ pub trait Machine {
     fn grid_blocks() -> u32;
     /// Index of the thread in its warp, `0..32`.
     fn lane_id() -> u32;
-    /// Index of the block in its cluster; 0 without clusters.
+    /// Index of the block in its cluster. Cluster primitives are for kernels of compute capability 9.0.
     fn cluster_rank() -> u32;
-    /// Number of blocks of a cluster; 1 without clusters.
+    /// Number of blocks of a cluster.
     fn cluster_size() -> u32;
 
     /// Waits for all threads of the block; orders their shared and global accesses among them.

@@ -68,8 +68,8 @@ unsafe extern "unadjusted" {
     fn redux_umax(value: u32, mask: u32) -> u32;
 }
 
-/// `asm!` for the access instruction of one order and scope. Orders that the instruction does not have
-/// fall to the next stronger one it has.
+/// `asm!` for the access instruction of one order and scope. A load or store that is not relaxed has one
+/// other order; the callers have refused the rest.
 macro_rules! atomic_load {
     ($space:literal, $class:ident, $address:expr, $order:expr, $scope:expr) => {{
         let value: u32;

@@ -111,6 +111,7 @@ impl Shared<u32> {
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     pub fn atomic_load(self, index: u32, order: Order, scope: Scope) -> u32 {
+        assert!(matches!(order, Order::Relaxed | Order::Acquire), "a load cannot release");
         // SAFETY: in bounds by the promise given to `Carve::array`; atomics do not race with each other.
         unsafe { Active::shared_atomic_load(order, scope, self.at(index, 1)) }
     }
@@ -119,6 +120,7 @@ impl Shared<u32> {
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     pub fn atomic_store(self, index: u32, value: u32, order: Order, scope: Scope) {
+        assert!(matches!(order, Order::Relaxed | Order::Release), "a store cannot acquire");
         // SAFETY: in bounds by the promise given to `Carve::array`; atomics do not race with each other.
         unsafe { Active::shared_atomic_store(order, scope, self.at(index, 1), value) }
     }

@@ -5,6 +5,7 @@ use dsa_kernels::{Device, EmulatorOptions, Error, Workspace};
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::harness::POISON;
+use dsa_kernels_tests::oracle;
 
 use crate::support::{build, device, selector};
 
@@ -79,16 +80,56 @@ fn buffers_too_small_for_the_rows_are_refused() {
     let floats = |len: usize| device.upload(&vec![1.0f32; len]).unwrap();
     let integers = |len: usize| device.upload(&vec![100i32; len]).unwrap();
     let (scores, lengths, mut out) = (floats(3 * 120 + 100), integers(4), integers(40));
-    topk.enqueue_buffers(&stream, &mut workspace, &scores, 120, &lengths, 4, &mut out).unwrap();
+    // SAFETY: here and below: one stream, and nothing else writes the inputs.
+    unsafe { topk.enqueue_buffers(&stream, &mut workspace, &scores, 120, &lengths, 4, &mut out) }.unwrap();
     let short = floats(3 * 120 + 99);
-    let result = topk.enqueue_buffers(&stream, &mut workspace, &short, 120, &lengths, 4, &mut out);
+    // SAFETY: refused before it is launched, which is what this test requires.
+    let result = unsafe { topk.enqueue_buffers(&stream, &mut workspace, &short, 120, &lengths, 4, &mut out) };
     assert_argument(result, "scores", &["459", "460"]);
     let short = integers(3);
-    let result = topk.enqueue_buffers(&stream, &mut workspace, &scores, 120, &short, 4, &mut out);
+    // SAFETY: refused before it is launched, which is what this test requires.
+    let result = unsafe { topk.enqueue_buffers(&stream, &mut workspace, &scores, 120, &short, 4, &mut out) };
     assert_argument(result, "lengths", &["3", "4"]);
     let mut short = integers(39);
-    let result = topk.enqueue_buffers(&stream, &mut workspace, &scores, 120, &lengths, 4, &mut short);
+    // SAFETY: refused before it is launched, which is what this test requires.
+    let result =
+        unsafe { topk.enqueue_buffers(&stream, &mut workspace, &scores, 120, &lengths, 4, &mut short) };
     assert_argument(result, "out", &["39", "40"]);
+}
+
+#[test]
+fn after_a_launch_that_faulted_the_operator_is_right_again() {
+    // Only the emulator stops a launch that reads outside its memory and goes on; nine rows on four
+    // multiprocessors, so that the queue's counter is in use when it stops.
+    let device = Device::emulator();
+    let stream = device.stream().unwrap();
+    let mut workspace = Workspace::new(&device);
+    for (path, len) in [(Path::Medium, 600), (Path::Large, 20_000)] {
+        let mut topk = TopK::builder(64).max_rows(9).max_len(len).path(path).build(&device).unwrap();
+        let scores: Vec<f32> = (0..9 * len).map(|i| (i * 7919 % 10_007) as f32).collect();
+        let lengths = device.upload(&[len as i32; 9]).unwrap();
+        let mut out = device.alloc::<i32>(9 * 64).unwrap();
+        let too_short = device.upload(&scores[..scores.len() / 2]).unwrap();
+        let args = TopKArgs {
+            scores: too_short.address(),
+            pitch: u64::from(len),
+            rows: 9,
+            lengths: lengths.address(),
+            out: out.address(),
+        };
+        // SAFETY: on the emulator, which checks every access.
+        let result = unsafe { topk.enqueue(&stream, &mut workspace, &args) };
+        assert!(matches!(result, Err(Error::Emulator(_))), "{path}: {result:?}");
+        out.fill_bytes(POISON).unwrap();
+        let whole = device.upload(&scores).unwrap();
+        // SAFETY: one stream, and nothing else writes the inputs.
+        unsafe { topk.enqueue_buffers(&stream, &mut workspace, &whole, len.into(), &lengths, 9, &mut out) }
+            .unwrap();
+        for (row, out) in out.download().unwrap().chunks(64).enumerate() {
+            let row = &scores[row * len as usize..][..len as usize];
+            oracle::check_row(row, out).unwrap_or_else(|error| panic!("{path}: {error}"));
+        }
+    }
 }
 
 #[test]
@@ -101,13 +142,18 @@ fn things_of_another_device_are_refused() {
     let lengths = device.upload(&[100i32]).unwrap();
     let mut out = device.upload(&[0i32; 10]).unwrap();
     let foreign = other.stream().unwrap();
-    let result = topk.enqueue_buffers(&foreign, &mut workspace, &scores, 100, &lengths, 1, &mut out);
+    // SAFETY: refused before it is launched, which is what this test requires.
+    let result =
+        unsafe { topk.enqueue_buffers(&foreign, &mut workspace, &scores, 100, &lengths, 1, &mut out) };
     assert!(matches!(result, Err(Error::WrongDevice { argument: "stream" })), "{result:?}");
     let foreign = other.upload(&[1.0f32; 100]).unwrap();
-    let result = topk.enqueue_buffers(&stream, &mut workspace, &foreign, 100, &lengths, 1, &mut out);
+    // SAFETY: refused before it is launched, which is what this test requires.
+    let result =
+        unsafe { topk.enqueue_buffers(&stream, &mut workspace, &foreign, 100, &lengths, 1, &mut out) };
     assert!(matches!(result, Err(Error::WrongDevice { argument: "scores" })), "{result:?}");
     let mut foreign = Workspace::new(&other);
-    let result = topk.enqueue_buffers(&stream, &mut foreign, &scores, 100, &lengths, 1, &mut out);
+    // SAFETY: refused before it is launched, which is what this test requires.
+    let result = unsafe { topk.enqueue_buffers(&stream, &mut foreign, &scores, 100, &lengths, 1, &mut out) };
     assert!(matches!(result, Err(Error::WrongDevice { argument: "workspace" })), "{result:?}");
 }
 

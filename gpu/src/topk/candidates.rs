@@ -1,7 +1,8 @@
-//! The elements of the bin that holds the k-th largest, collected in shared memory.
+//! A list in shared memory of the elements that are not decided yet: those of the bin that holds the k-th
+//! largest, in the large path also those above it.
 //!
-//! The list is a cache: a path knows from its histogram how many elements the bin holds, and uses the list
-//! only if all of them fit. Otherwise it refines over the row itself.
+//! The list is a cache: a path knows from its histogram how many elements there are, and uses the list only
+//! if all of them fit. Otherwise it refines over the row itself.
 
 use dsa_simt::{Carve, Global, Shared, thread, warp};
 

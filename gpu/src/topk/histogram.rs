@@ -108,7 +108,7 @@ impl<const T: u32> Histogram<T> {
 
         // Which warp's bins hold the element: lane 0 has the highest bins.
         let total = if lane < warps { self.warp_totals.get(warps - 1 - lane) } else { 0 };
-        let (crossing, above, _) = cross(total, wanted);
+        let (crossing, above) = cross(total, wanted);
         let first = (warps - 1 - crossing) * per_warp;
 
         // Which of its bins: again from the highest down, a run of `per_lane` bins to a lane.
@@ -119,7 +119,7 @@ impl<const T: u32> Histogram<T> {
         for i in 1..=per_lane {
             run += if has_run { self.bins.get(run_end - i) } else { 0 };
         }
-        let (crossing, above_run, _) = cross(run, wanted - above);
+        let (crossing, above_run) = cross(run, wanted - above);
         let mut above = above + above_run;
         let run_end = first + per_warp - crossing * per_lane;
         let mut bin = run_end - 1;
@@ -135,14 +135,13 @@ impl<const T: u32> Histogram<T> {
     }
 }
 
-/// The first lane at which the running sum of `value` over the lanes reaches `wanted`, the sum over the
-/// lanes before it, and its own value. The total is at least `wanted`.
+/// The first lane at which the running sum of `value` over the lanes reaches `wanted`, and the sum over the
+/// lanes before it. The total is at least `wanted`.
 #[inline(always)]
-fn cross(value: u32, wanted: u32) -> (u32, u32, u32) {
+fn cross(value: u32, wanted: u32) -> (u32, u32) {
     let sum = inclusive_sum(value);
     let crossing = warp::ballot(warp::ALL, sum >= wanted).reverse_bits().leading_zeros();
-    let value = warp::shuffle(warp::ALL, value, crossing);
-    (crossing, warp::shuffle(warp::ALL, sum, crossing) - value, value)
+    (crossing, warp::shuffle(warp::ALL, sum - value, crossing))
 }
 
 /// The sum of `value` over this lane and the lanes below.

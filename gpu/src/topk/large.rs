@@ -28,8 +28,8 @@ use super::team::Team;
 const DIGIT_BITS: u32 = 11;
 /// Where the highest digit is.
 const HIGHEST_SHIFT: u32 = u32::BITS - DIGIT_BITS;
-/// Elements that a thread holds after the first visit: registers are scarce, and the latency of shared
-/// memory is short.
+/// Elements per thread of a tile in the visits after the first: registers are scarce, and the latency of
+/// shared memory is short.
 const TAKEN: usize = 2 * VECTOR as usize;
 
 /// What a block keeps in shared memory for long rows.
@@ -146,6 +146,7 @@ pub fn select<const T: u32>(row: Row, out: Global<i32>, team: &Team, scratch: Sl
 struct Holdings(Shared<u32>);
 
 impl Holdings {
+    /// Rounded up to 16 bytes.
     const WORDS: u32 = 4;
     const WINNERS: u32 = 0;
     const TIES: u32 = 1;

@@ -12,7 +12,7 @@
 //! | `len <= k` | [`trivial`] | 1 | none |
 //! | `len <= decode_max_len` | [`decode`] | 1 | one, kept in registers |
 //! | `len <= medium_max_len` | [`medium`] | 1 | two |
-//! | more | [`large`] | several | one, kept in shared memory as far as it fits |
+//! | more | [`large`] | one or several | one, kept in shared memory as far as it fits |
 //!
 //! Each row takes its path on the device, from its own length. [`schedule`] says which blocks work on it.
 //! After the persistent top-k of vLLM (PR 37421), whose four paths these are; the algorithms are described
@@ -64,29 +64,34 @@ pub const fn grid_shared_bytes(elements: u32) -> u32 {
 }
 
 /// The arguments of a launch.
+///
+/// What is said of the fields is what a launcher promises, with two things more: nothing but the launch
+/// writes any of the memory while it runs, and the launch has the grid, block and shared memory that its
+/// entry point asks for.
 #[derive(Clone, Copy)]
 pub struct Problem {
-    /// First element of the first row.
+    /// First element of the first row, aligned to 4 bytes. `max_len` elements of each row are readable.
     pub scores: *const f32,
-    /// Distance between rows, in elements.
+    /// Distance between rows, in elements; at least `max_len`.
     pub pitch: u64,
-    /// `i32[ceil(rows / next_n)]`: lengths, or sequence lengths if `next_n` or `compress_ratio` is above 1.
+    /// `i32[ceil(rows / next_n)]`, aligned to 4 bytes, with any contents: lengths, or sequence lengths if
+    /// `next_n` or `compress_ratio` is above 1.
     pub lengths: *const i32,
-    /// `i32[rows, k]`.
+    /// `i32[rows, k]`, aligned to 4 bytes.
     pub out: *mut i32,
-    /// Number of rows.
+    /// Number of rows, at most `i32::MAX`.
     pub rows: u32,
-    /// Longest valid prefix; longer lengths are clamped.
+    /// Longest valid prefix, at most `i32::MAX`; longer lengths are clamped.
     pub max_len: u32,
-    /// Elements wanted of each row.
+    /// Elements wanted of each row, `1..=`[`MAX_K`].
     pub k: u32,
-    /// Rows per sequence: row `s * next_n + j` has `lengths[s] - next_n + 1 + j` elements.
+    /// Rows per sequence, at least 1: row `s * next_n + j` has `lengths[s] - next_n + 1 + j` elements.
     pub next_n: u32,
-    /// What that length is divided by.
+    /// What that length is divided by, at least 1.
     pub compress_ratio: u32,
-    /// Longest row of the decode path.
+    /// Longest row of the decode path, at most [`DECODE_MAX_LEN`].
     pub decode_max_len: u32,
-    /// Longest row of the medium path.
+    /// Longest row of the medium path; longer ones need `topk_f32_grid`.
     pub medium_max_len: u32,
 }
 
@@ -112,8 +117,8 @@ impl Problem {
     /// The valid prefix of a row.
     #[inline(always)]
     fn row(&self, row: u32) -> Row {
-        // SAFETY: the launcher promises `pitch` elements for every row, and `len` is at most `max_len`,
-        // which is at most `pitch`; nothing writes them during the launch.
+        // SAFETY: the launcher promises `max_len` readable elements of every row, and `len` is at most
+        // that; nothing writes them during the launch.
         Row::new(unsafe {
             Global::from_raw(self.scores.add(row as usize * self.pitch as usize), self.len(row) as usize)
         })
@@ -181,7 +186,8 @@ pub unsafe fn run_grid(problem: Problem, state: *mut u32) {
     // overlap; long rows are done before the first other row, with a block barrier between.
     let (desk, slice_scratch, scratch) = unsafe {
         let desk = Desk::<THREADS>::carve(&mut carve);
-        (desk, SliceScratch::carve(&mut carve.clone()), BlockScratch::carve(&mut carve))
+        let mut overlapping = carve;
+        (desk, SliceScratch::carve(&mut overlapping), BlockScratch::carve(&mut carve))
     };
     // SAFETY: the launcher promises the state of this many blocks.
     let state = unsafe { State::from_raw(state, block::count()) };

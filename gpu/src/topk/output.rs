@@ -30,7 +30,7 @@ impl KeyThreshold {
         Self { first_tie, last_tie }
     }
 
-    /// Ties are all keys from `key` on; there are no winners.
+    /// All keys from `key` on are ties, there are no winners: for listing what is not decided yet.
     #[inline(always)]
     pub fn all_from(key: u32) -> Self {
         Self { first_tie: key.max(ABSENT + 1), last_tie: u32::MAX }
@@ -64,7 +64,7 @@ impl<const SHIFT: u32> Threshold for HalfThreshold<SHIFT> {
 pub struct Counters(Shared<u32>);
 
 impl Counters {
-    /// Words of shared memory that [`Counters::carve`] takes.
+    /// Words of shared memory that [`Counters::carve`] takes, rounded up to 16 bytes.
     pub const WORDS: u32 = 4;
     const WINNERS: u32 = 0;
     const TIES: u32 = 1;

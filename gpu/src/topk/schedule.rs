@@ -15,15 +15,37 @@ use super::team::Team;
 
 /// Fewest elements of a slice: one vector for each of 1,024 threads.
 const MIN_SLICE: u32 = 4096;
-/// What the rounds of a long row cost beside its elements, in the time of reading this many elements by one
-/// block while all others read too (about 8 us at 8 elements per nanosecond).
-const ROUNDS_COST: u32 = 64 * 1024;
+/// Elements that costs are counted in: small enough to tell team sizes apart, and large enough for the cost
+/// of the longest row to fit beside the size in one word.
+const COST_UNIT: u32 = 256;
+/// What the rounds of a long row cost beside its elements: the time of reading 64K elements by one block
+/// while all others read too (about 8 us at 8 elements per nanosecond).
+const ROUNDS_COST: u32 = 64 * 1024 / COST_UNIT;
 /// What an element costs that is not kept in shared memory: it is read once more.
 const REREAD_COST: u32 = 1;
 
+/// The first of the rows that are listed at present.
+const FIRST_ROW: u32 = 0;
+/// Long rows that are listed at present.
+const LISTED: u32 = 1;
+/// Long rows before those.
+const LISTED_BEFORE: u32 = 2;
+/// All long rows.
+const LONG_ROWS: u32 = 3;
+/// Number of teams.
+const TEAMS: u32 = 4;
+/// Words of notes, rounded up to 16 bytes.
+const NOTES: u32 = 8;
+/// Words for a sum and a maximum of each warp.
+const WARPS: u32 = 2 * warp::SIZE;
+/// Words for the count of a team's rounds, rounded up to 16 bytes.
+const ROUNDS: u32 = 4;
+/// Words for the queue's two slots, rounded up to 16 bytes.
+const SLOTS: u32 = 4;
+
 /// Words of shared memory that [`Desk::carve`] takes, for blocks of `threads` threads.
 pub const fn words(threads: u32) -> u32 {
-    threads + 2 * warp::SIZE + 2 * NOTES
+    threads + WARPS + NOTES + ROUNDS + SLOTS
 }
 
 /// The scheduler's room in shared memory.
@@ -35,20 +57,8 @@ pub struct Desk<const T: u32> {
     warps: Shared<u32>,
     notes: Shared<u32>,
     rounds: Shared<u32>,
+    slots: Shared<u32>,
 }
-
-/// Words of notes.
-const NOTES: u32 = 8;
-/// The first of the rows that are listed at present.
-const FIRST_ROW: u32 = 0;
-/// Long rows that are listed at present.
-const LISTED: u32 = 1;
-/// Long rows before those.
-const LISTED_BEFORE: u32 = 2;
-/// All long rows.
-const LONG_ROWS: u32 = 3;
-/// Number of teams.
-const TEAMS: u32 = 4;
 
 impl<const T: u32> Desk<T> {
     /// Takes its room from `carve`.
@@ -61,11 +71,18 @@ impl<const T: u32> Desk<T> {
         unsafe {
             Self {
                 rows: carve.array(T),
-                warps: carve.array(2 * warp::SIZE),
+                warps: carve.array(WARPS),
                 notes: carve.array(NOTES),
-                rounds: carve.array(NOTES),
+                rounds: carve.array(ROUNDS),
+                slots: carve.array(SLOTS),
             }
         }
+    }
+
+    /// The number of long rows, after the block barrier that follows [`Survey::take`].
+    #[inline(always)]
+    pub fn long_rows(self) -> u32 {
+        self.notes.get(LONG_ROWS)
     }
 }
 
@@ -75,14 +92,6 @@ pub struct Survey {
     /// Number of long rows.
     pub long_rows: u32,
     longest: u32,
-}
-
-impl<const T: u32> Desk<T> {
-    /// The number of long rows, after the block barrier that follows [`Survey::take`].
-    #[inline(always)]
-    pub fn long_rows(self) -> u32 {
-        self.notes.get(LONG_ROWS)
-    }
 }
 
 impl Survey {
@@ -129,9 +138,9 @@ impl Survey {
         while size <= most {
             let waves = self.long_rows.div_ceil(blocks / size);
             let slice = self.longest.div_ceil(size);
-            let elements = slice + slice.saturating_sub(kept) * REREAD_COST;
-            // In units of 1,024 elements, so that it fits beside the size in one word.
-            let cost = waves.saturating_mul((ROUNDS_COST + elements) / 1024).min(0xff_fffe);
+            let reread = slice.saturating_sub(kept);
+            let cost = ROUNDS_COST + slice / COST_UNIT + reread / COST_UNIT * REREAD_COST;
+            let cost = waves.saturating_mul(cost).min(0xff_fffe);
             best = best.max(!(cost << 8 | size));
             size += warp::SIZE;
         }
@@ -223,7 +232,7 @@ impl Queue {
     /// Opens the queue. Every block that opens it takes rows until there are none, then closes it.
     #[inline(always)]
     pub fn open<const T: u32>(state: State, desk: Desk<T>) -> Self {
-        Self { state, slots: desk.warps, turn: 0, ticket: 0 }
+        Self { state, slots: desk.slots, turn: 0, ticket: 0 }
     }
 
     /// Asks for a row ahead of need; [`Queue::take`] gives it.

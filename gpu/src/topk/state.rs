@@ -11,9 +11,7 @@ use super::histogram::MAX_BINS;
 const LINE: u32 = 32;
 /// Buffers of a team: one is being filled, one is being read, one is being zeroed.
 const BUFFERS: u32 = 3;
-/// A buffer: the merged histogram, then the running positions.
-const BUFFER_WORDS: u32 = MAX_BINS + LINE;
-const TEAM_WORDS: u32 = 2 * LINE + BUFFERS * BUFFER_WORDS;
+const TEAM_WORDS: u32 = 2 * LINE + BUFFERS * Buffer::WORDS;
 const QUEUE_WORDS: u32 = 2 * LINE;
 
 /// Words of state for a launch whose teams have up to `blocks` blocks together. A team that uses its state
@@ -76,8 +74,8 @@ impl TeamState {
     /// The buffer that round `round` of the launch fills.
     #[inline(always)]
     pub fn buffer(self, round: u32) -> Buffer {
-        let start = 2 * LINE + round % BUFFERS * BUFFER_WORDS;
-        Buffer(self.0.slice(start as usize, BUFFER_WORDS as usize))
+        let start = 2 * LINE + round % BUFFERS * Buffer::WORDS;
+        Buffer(self.0.slice(start as usize, Buffer::WORDS as usize))
     }
 }
 
@@ -86,8 +84,8 @@ impl TeamState {
 pub struct Buffer(Global<u32>);
 
 impl Buffer {
-    /// Words of a buffer.
-    pub const WORDS: u32 = BUFFER_WORDS;
+    /// Words of a buffer: the histogram, then the positions.
+    pub const WORDS: u32 = MAX_BINS + LINE;
 
     /// All of it, to be zeroed.
     #[inline(always)]

@@ -18,9 +18,12 @@ use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 /// included; -0.0 equals +0.0.
 ///
 /// # State
-/// The operator owns a small block of device memory that every launch leaves zero. Launches of one operator
-/// must not overlap in time: use it on one stream, or one operator per stream. Launches of different
-/// operators may overlap.
+/// The operator owns [`Plan::state_bytes`] bytes of device memory that every launch leaves zero. Launches of
+/// one operator, replays of graphs included, must not overlap in time: use it on one stream, or one operator
+/// per stream. Launches of different operators may overlap.
+///
+/// A launch that the emulator stops with a fault leaves the state as it was then; the next `enqueue` zeroes
+/// it first. After a fault in a *replay*, build the operator anew.
 ///
 /// ```
 /// use dsa_kernels::{Device, TopK, Workspace};
@@ -33,7 +36,8 @@ use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 /// let scores = device.upload(&[0.5f32, 3.0, 2.0, -1.0, /* row 1: */ 7.0, 8.0, 9.0, 9.5])?;
 /// let lengths = device.upload(&[4i32, 1])?;
 /// let mut out = device.alloc::<i32>(2 * 2)?;
-/// topk.enqueue_buffers(&stream, &mut workspace, &scores, 4, &lengths, 2, &mut out)?;
+/// // SAFETY: one stream; nothing else writes the inputs.
+/// unsafe { topk.enqueue_buffers(&stream, &mut workspace, &scores, 4, &lengths, 2, &mut out)? };
 ///
 /// let out = out.download()?;
 /// assert_eq!(std::collections::BTreeSet::from([out[0], out[1]]), [1, 2].into());
@@ -48,6 +52,8 @@ pub struct TopK {
     plan: Plan,
     kernel: Kernel,
     state: Buffer<u32>,
+    /// The emulator stopped the last launch: the state may not be zero.
+    faulted: bool,
 }
 
 /// Builds a [`TopK`].
@@ -114,7 +120,7 @@ impl TopKBuilder {
         let kernel = device.load_kernel(&Module::topk(), plan.entry())?;
         let state = device.alloc(plan.state_bytes() / 4)?;
         state.fill_bytes(0)?;
-        Ok(TopK { plan, kernel, state })
+        Ok(TopK { plan, kernel, state, faulted: false })
     }
 }
 
@@ -146,12 +152,12 @@ impl TopK {
 
     /// Enqueues the selection. Neither allocates device memory nor waits; can be captured.
     ///
-    /// With no rows, nothing is launched.
+    /// With no rows, nothing is launched, and addresses may be null.
     ///
     /// # Safety
     /// The addresses are valid on the operator's device for what [`TopKArgs`] says, until the launch (or the
-    /// last replay of a graph that captured it) has run; `out` does not overlap the inputs; launches of this
-    /// operator do not overlap in time.
+    /// last replay of a graph that captured it) has run; meanwhile nothing writes scores or lengths, and `out`
+    /// does not overlap them. Launches of this operator, replays included, do not overlap in time.
     ///
     /// # Errors
     /// Those of [`Plan::check`], [`Workspace::get_simultaneous`] and [`Kernel::launch`]. Nothing is launched
@@ -164,7 +170,9 @@ impl TopK {
     ) -> Result<(), Error> {
         let slots = self.plan.slots(args, self.state.address())?;
         self.kernel.device().same_as(workspace.device(), "workspace")?;
-        workspace.get_simultaneous("TopK", &[self.plan.workspace_bytes()])?;
+        if self.plan.workspace_bytes() > 0 {
+            workspace.get_simultaneous("TopK", &[self.plan.workspace_bytes()])?;
+        }
         if args.rows == 0 {
             return Ok(());
         }
@@ -172,20 +180,30 @@ impl TopK {
         if let Some(owner) = workspace.owner() {
             stream.keep_alive(|| owner);
         }
+        if self.faulted {
+            self.state.fill_async(stream, 0)?;
+        }
         // SAFETY: the slots are the plan's for arguments that the caller vouches for; the state is this
         // operator's, zero, and not in use by another launch.
-        unsafe { self.kernel.launch(stream, &self.plan.launch_config(args.rows), &slots) }
+        let launched = unsafe { self.kernel.launch(stream, &self.plan.launch_config(args.rows), &slots) };
+        self.faulted = matches!(launched, Err(Error::Emulator(_)));
+        launched
     }
 
     /// [`enqueue`](Self::enqueue) on buffers of this library, whose sizes are checked. `pitch` is in elements.
     ///
     /// A graph that captures the launch keeps the buffers alive.
     ///
+    /// # Safety
+    /// Until the launch (or the last replay) has run, nothing writes scores or lengths. Launches of this
+    /// operator, replays included, do not overlap in time. With one stream for all of that there is nothing
+    /// to take care of.
+    ///
     /// # Errors
     /// Those of [`enqueue`](Self::enqueue); [`Error::Argument`] for a buffer that is too small;
     /// [`Error::WrongDevice`].
     #[allow(clippy::too_many_arguments)]
-    pub fn enqueue_buffers(
+    pub unsafe fn enqueue_buffers(
         &mut self,
         stream: &Stream,
         workspace: &mut Workspace,
@@ -217,7 +235,7 @@ impl TopK {
             stream.keep_alive(|| owner);
         }
         // SAFETY: the buffers are large enough, of the right types, do not overlap and live until the device
-        // is done with them: freeing waits, and a graph keeps them.
+        // is done with them: freeing waits, and a graph keeps them. The caller vouches for the rest.
         unsafe { self.enqueue(stream, workspace, &args) }
     }
 }

@@ -20,7 +20,8 @@ const MAX_LEN: u32 = i32::MAX as u32;
 /// study; rows with at most k elements are always trivial.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Path {
-    /// By length: trivial up to k, decode up to 8,192, medium up to 32,768, large above.
+    /// By length: trivial up to k, decode up to 8,192, medium up to 32,768, large above. On a device
+    /// without cooperative launches, medium above, too.
     #[default]
     Auto,
     /// All elements of the row; needs `max_len <= k`.
@@ -157,6 +158,10 @@ impl Plan {
             let value = device.shared_bytes_per_block;
             return Err(Error::argument("shared memory per block", value, limit, "use another device"));
         }
+        if device.multiprocessors == 0 {
+            let help = "use a device with multiprocessors, or set EmulatorOptions::multiprocessors";
+            return Err(Error::argument("multiprocessors of the device", 0, "at least 1", help));
+        }
         // The launch bounds promise one block per multiprocessor; more would depend on the compiler.
         let multiprocessors = device.multiprocessors.min(limits.max_sms.unwrap_or(u32::MAX));
         let (decode_max_len, medium_max_len) = match limits.path {
@@ -226,10 +231,10 @@ impl Plan {
     ///
     /// # Errors
     /// Those of [`check`](Self::check), and [`Error::Argument`] for the state's address.
-    pub fn slots(&self, args: &TopKArgs, state: u64) -> Result<Vec<u64>, Error> {
+    pub fn slots(&self, args: &TopKArgs, state: u64) -> Result<[u64; 12], Error> {
         self.check(args)?;
         check_address("state", state)?;
-        Ok(vec![
+        Ok([
             args.scores,
             args.pitch,
             args.lengths,
@@ -269,6 +274,9 @@ impl Plan {
         if bytes.and_then(|bytes| bytes.checked_add(args.scores)).is_none() {
             let limit = format!("small enough for {} rows in 64-bit addresses", args.rows);
             return Err(Error::argument("pitch", args.pitch, limit, "pass the pitch in elements"));
+        }
+        if args.rows == 0 {
+            return Ok(());
         }
         check_address("scores", args.scores)?;
         check_address("lengths", args.lengths)?;
@@ -411,6 +419,7 @@ mod tests {
         let plan = plan(Limits { next_n: 2, ..limits() }).unwrap();
         let good = TopKArgs { scores: 4096, pitch: 131_072, rows: 4, lengths: 4096, out: 4096 };
         plan.check(&good).unwrap();
+        plan.check(&TopKArgs { scores: 0, rows: 0, lengths: 0, out: 0, ..good }).unwrap();
         for (bad, words) in [
             (TopKArgs { rows: 66, ..good }, "rows is 66, but must be at most max_rows = 64"),
             (TopKArgs { rows: 3, ..good }, "rows is 3, but must be a multiple of next_n = 2"),
