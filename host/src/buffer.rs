@@ -23,7 +23,8 @@ elements!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 /// was captured with it through a safe call keeps the memory alive.
 ///
 /// Copies are blocking: they wait for the work enqueued so far on the device's own streams (not on
-/// borrowed ones: synchronise those), copy, and return when the copy is complete.
+/// borrowed ones: synchronise those), copy, and return when the copy is complete. A stream that was dropped
+/// needs no waiting: dropping it waited.
 #[derive(Debug)]
 pub struct Buffer<T> {
     device: Device,
@@ -39,7 +40,7 @@ impl<T: Element> Buffer<T> {
         let bytes = len
             .checked_mul(size_of::<T>())
             .filter(|&bytes| bytes <= isize::MAX as usize)
-            .ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
+            .ok_or(Error::OutOfMemory { bytes: usize::MAX, driver: None })?;
         let label = format!("{}[{len}]", std::any::type_name::<T>());
         let (address, owner) = device.runtime().allocate(bytes.max(1), &label)?;
         Ok(Self { device: device.clone(), address, len, owner, element: PhantomData })

@@ -225,7 +225,8 @@ impl Device {
         if same { Ok(()) } else { Err(Error::WrongDevice { argument }) }
     }
 
-    /// Waits for the device's own streams, but for those being captured.
+    /// Waits for the device's own streams, but for those being captured. Those that are gone were waited for
+    /// when their owner was dropped.
     pub(crate) fn settle(&self) -> Result<(), Error> {
         let streams: Vec<_> = self.lock_streams().iter().filter_map(Weak::upgrade).collect();
         streams.iter().try_for_each(|stream| stream.settle())

@@ -1,6 +1,6 @@
 //! The one error type of the crate.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use dsa_simt::emu::{Fault, MemoryError};
 
@@ -96,10 +96,15 @@ pub enum Error {
     },
 
     /// The device has not enough free memory.
-    #[error("the device cannot allocate {bytes} bytes; free memory, or lower the limits that were asked for")]
+    #[error(
+        "the device cannot allocate {bytes} bytes{}; free memory, or lower the limits that were asked for",
+        in_brackets(driver)
+    )]
     OutOfMemory {
-        /// The size that was asked for.
+        /// The size that was asked for; `usize::MAX` when it is beyond the address space.
         bytes: usize,
+        /// What the driver answered, where it was asked.
+        driver: Option<DriverCode>,
     },
     /// A locked workspace would have to grow.
     #[error(
@@ -128,8 +133,9 @@ pub enum Error {
     },
     /// The blocks of a cooperative launch do not fit on the device at once.
     #[error(
-        "cooperative launch of {kernel}: {grid} blocks cannot all be resident, the device holds {limit}; \
-         launch fewer blocks"
+        "cooperative launch of {kernel}: {grid} blocks cannot all be resident, the device holds {limit}{}; \
+         launch fewer blocks",
+        in_brackets(driver)
     )]
     CooperativeTooLarge {
         /// Name of the kernel.
@@ -138,6 +144,8 @@ pub enum Error {
         grid: u32,
         /// Most blocks of this size that the device holds.
         limit: u32,
+        /// What the driver answered, on a GPU.
+        driver: Option<DriverCode>,
     },
 
     /// The driver reported an error; one from an earlier launch may show up in a later operation.
@@ -156,6 +164,27 @@ pub enum Error {
     /// The emulator refused a host access to its memory.
     #[error("emulated memory: {0}; is the buffer still alive and the range inside it?")]
     EmulatorMemory(#[from] MemoryError),
+}
+
+/// What the driver answered to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverCode {
+    /// The driver function.
+    pub operation: &'static str,
+    /// Its raw code.
+    pub code: u32,
+    /// The driver's name of the code.
+    pub name: String,
+}
+
+impl Display for DriverCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}, code {}", self.operation, self.name, self.code)
+    }
+}
+
+fn in_brackets(driver: &Option<DriverCode>) -> String {
+    driver.as_ref().map_or_else(String::new, |driver| format!(" ({driver})"))
 }
 
 impl Error {
@@ -179,5 +208,20 @@ impl From<Fault> for Error {
 impl From<Box<Fault>> for Error {
     fn from(fault: Box<Fault>) -> Self {
         Self::Emulator(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_driver_answered_is_part_of_the_message() {
+        let name = "CUDA_ERROR_OUT_OF_MEMORY".to_string();
+        let driver = Some(DriverCode { operation: "cuMemAlloc_v2", code: 2, name });
+        let message = Error::OutOfMemory { bytes: 7, driver }.to_string();
+        assert!(message.contains("7 bytes (cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY, code 2);"), "{message}");
+        let message = Error::OutOfMemory { bytes: 7, driver: None }.to_string();
+        assert!(message.contains("7 bytes;"), "{message}");
     }
 }

@@ -45,8 +45,8 @@ impl Event {
     /// emulator this is the time that the emulation took.
     ///
     /// # Errors
-    /// [`Error::WrongDevice`], [`Error::DuringCapture`]; [`Error::Driver`], also when one of the events
-    /// was never recorded.
+    /// [`Error::WrongDevice`], [`Error::DuringCapture`], [`Error::Driver`]. When one of the events was never
+    /// recorded: [`Error::Driver`] on a GPU, [`Error::Argument`] on the emulator.
     pub fn elapsed_us(&self, start: &Self) -> Result<f64, Error> {
         self.device.same_as(&start.device, "start")?;
         self.synchronize()?;

@@ -31,7 +31,7 @@ impl Graph {
     ///
     /// # Errors
     /// That of `enqueue`; [`Error::DuringCapture`] when the stream is being captured, or this thread captures
-    /// another;     /// [`Error::Driver`].
+    /// another; [`Error::Driver`].
     pub fn capture(
         stream: &Stream,
         enqueue: impl FnOnce(&Stream) -> Result<(), Error>,

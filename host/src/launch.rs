@@ -2,6 +2,7 @@
 
 use dsa_simt::Entry;
 
+use crate::module::compute_capability;
 use crate::runtime::{Handle, refuse_during_capture};
 use crate::{Device, Error, Module, Owner, Stream};
 
@@ -57,13 +58,10 @@ impl Kernel {
     pub(crate) fn load(device: &Device, module: &Module, name: &str) -> Result<Self, Error> {
         refuse_during_capture("loading a module")?;
         let entry = module.entry(name)?;
-        let (major, minor) = device.properties().compute_capability;
-        if major * 10 + minor < entry.min_arch {
-            return Err(Error::DeviceTooOld {
-                name: device.properties().name.clone(),
-                found: (major, minor),
-                needed: (entry.min_arch / 10, entry.min_arch % 10),
-            });
+        let found = device.properties().compute_capability;
+        let needed = compute_capability(entry.min_arch);
+        if found < needed {
+            return Err(Error::DeviceTooOld { name: device.properties().name.clone(), found, needed });
         }
         let handle = device.runtime().load(module, entry)?;
         Ok(Self { device: device.clone(), handle, entry })

@@ -45,7 +45,7 @@ pub mod workspace;
 
 pub use buffer::{Buffer, Element};
 pub use device::{Backend, Device, DeviceProperties, EmulatorOptions};
-pub use error::Error;
+pub use error::{DriverCode, Error};
 pub use event::Event;
 pub use graph::Graph;
 pub use launch::{Kernel, LaunchConfig};

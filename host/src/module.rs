@@ -78,8 +78,8 @@ impl Module {
     /// # Errors
     /// [`Error::NoPtx`].
     pub fn ptx_for(&self, compute_capability: (u32, u32)) -> Result<&Ptx, Error> {
-        let device = compute_capability.0 * 10 + compute_capability.1;
-        self.ptx.iter().filter(|ptx| ptx.arch <= device).max_by_key(|ptx| ptx.arch).ok_or_else(|| {
+        let runs = |ptx: &&Ptx| self::compute_capability(ptx.arch) <= compute_capability;
+        self.ptx.iter().filter(runs).max_by_key(|ptx| ptx.arch).ok_or_else(|| {
             let archs: Vec<_> = self.ptx.iter().map(|ptx| format!("sm_{}", ptx.arch)).collect();
             Error::NoPtx {
                 module: self.name.to_string(),
@@ -88,6 +88,11 @@ impl Module {
             }
         })
     }
+}
+
+/// The compute capability `(major, minor)` of an architecture, as in `(8, 0)` for 80.
+pub(crate) const fn compute_capability(arch: u32) -> (u32, u32) {
+    (arch / 10, arch % 10)
 }
 
 #[cfg(test)]
@@ -102,7 +107,14 @@ mod tests {
     #[test]
     fn the_highest_architecture_not_above_the_device_is_chosen() {
         let module = module(&[80, 90]);
-        for (device, arch) in [((8, 0), 80), ((8, 9), 80), ((9, 0), 90), ((10, 0), 90), ((12, 1), 90)] {
+        for (device, arch) in [
+            ((8, 0), 80),
+            ((8, 9), 80),
+            ((9, 0), 90),
+            ((10, 0), 90),
+            ((12, 1), 90),
+            ((u32::MAX, u32::MAX), 90),
+        ] {
             assert_eq!(module.ptx_for(device).unwrap().arch, arch, "on {device:?}");
         }
     }

@@ -9,6 +9,11 @@ use crate::{Device, Error};
 
 /// A queue of device work, executed in order. Clones are the same queue.
 ///
+/// Dropping the last clone waits for what was enqueued, so that blocking copies never overtake it; errors of
+/// launches are reported by [`synchronize`](Self::synchronize) only. A stream dropped while its thread
+/// captures another one is waited for when the capture ends; one that another library is capturing, and a
+/// borrowed one, are not waited for.
+///
 /// On the emulator, work runs while it is enqueued.
 #[derive(Clone)]
 pub struct Stream {

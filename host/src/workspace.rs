@@ -89,7 +89,8 @@ impl Workspace {
     /// # Errors
     /// Those of [`reserve`](Self::reserve).
     pub fn get_simultaneous(&mut self, requester: &str, sizes: &[usize]) -> Result<Vec<u64>, Error> {
-        let total = simultaneous_bytes(sizes).ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
+        let total =
+            simultaneous_bytes(sizes).ok_or(Error::OutOfMemory { bytes: usize::MAX, driver: None })?;
         self.reserve(requester, total)?;
         let mut next = self.memory.as_ref().map_or(0, Buffer::address);
         let address_of = |&size: &usize| {

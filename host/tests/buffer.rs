@@ -51,6 +51,19 @@ fn a_fill_reaches_every_byte() {
 }
 
 #[test]
+fn copies_come_after_the_work_of_a_stream_that_was_dropped() {
+    for device in devices() {
+        let buffer = device.upload(&vec![0u8; 1 << 20]).unwrap();
+        let stream = device.stream().unwrap();
+        for byte in 1..=100 {
+            buffer.fill_async(&stream, byte).unwrap();
+        }
+        drop(stream);
+        assert!(buffer.download().unwrap().iter().all(|&byte| byte == 100));
+    }
+}
+
+#[test]
 fn an_empty_buffer_is_a_buffer() {
     for device in devices() {
         let buffer = device.alloc::<f32>(0).unwrap();

@@ -86,6 +86,26 @@ fn what_would_break_a_capture_is_refused_and_does_not_break_it() {
 }
 
 #[test]
+fn a_stream_dropped_during_a_capture_has_run_when_the_capture_is_over() {
+    for device in devices() {
+        let (stream, other) = (device.stream().unwrap(), device.stream().unwrap());
+        let data = device.upload(&vec![0u8; 1 << 20]).unwrap();
+        let graph = Graph::capture(&stream, |stream| {
+            for byte in 1..=20 {
+                data.fill_async(&other, byte)?;
+            }
+            drop(other);
+            data.fill_async(stream, 100)
+        })
+        .unwrap();
+        assert!(data.download().unwrap().iter().all(|&byte| byte == 20));
+        graph.launch(&stream).unwrap();
+        drop(stream);
+        assert!(data.download().unwrap().iter().all(|&byte| byte == 100));
+    }
+}
+
+#[test]
 fn an_error_in_a_capture_is_reported_and_the_stream_is_usable() {
     for device in devices() {
         let kernel = device.load_kernel(&module(), "increment").unwrap();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ENTRIES, devices, enqueue_increment, module};
+use common::{ENTRIES, PTX, devices, enqueue_increment, module};
 use dsa_kernels::{Backend, Device, EmulatorOptions, Error, LaunchConfig, Module};
 use dsa_simt::Slot;
 
@@ -15,6 +15,25 @@ fn a_kernel_computes_on_every_device() {
         enqueue_increment(&kernel, &stream, &data, 5).unwrap();
         stream.synchronize().unwrap();
         assert_eq!(data.download().unwrap(), (5..1005).collect::<Vec<u32>>());
+    }
+}
+
+#[test]
+fn the_ptx_of_these_tests_has_their_kernels() {
+    assert_eq!(PTX.matches(".entry ").count(), ENTRIES.len());
+    for entry in ENTRIES {
+        let parameter = |p: &dsa_simt::Parameter| {
+            let bits = if p.ty.starts_with('*') { 64 } else { 32 };
+            format!(".param .u{bits} {}", p.name)
+        };
+        let parameters: Vec<_> = entry.parameters.iter().map(parameter).collect();
+        let head = format!(
+            ".visible .entry {}({})\n.maxntid {}, 1, 1\n",
+            entry.name,
+            parameters.join(", "),
+            entry.max_threads
+        );
+        assert!(PTX.contains(&head), "no {head}");
     }
 }
 
@@ -63,8 +82,12 @@ fn a_cooperative_launch_that_does_not_fit_is_refused_with_the_limit() {
         // SAFETY: one word, and one for each block; the launch is refused anyway.
         let error =
             unsafe { kernel.launch(&stream, &config, &[arrived.address(), out.address()]) }.unwrap_err();
-        let Error::CooperativeTooLarge { kernel: "meet", grid, limit } = error else { panic!("{error}") };
+        let Error::CooperativeTooLarge { kernel: "meet", grid, limit, driver } = error else {
+            panic!("{error}")
+        };
         assert_eq!((grid, limit), (resident + 1, resident));
+        let code = (device.properties().backend == Backend::Cuda).then_some(720);
+        assert_eq!(driver.map(|driver| driver.code), code);
         assert_eq!(arrived.download().unwrap(), [0], "nothing ran");
     }
 }
@@ -125,6 +148,15 @@ fn a_kernel_for_newer_devices_is_refused_on_an_older_one() {
     let module = Module::from_ptx("newer", vec![], &NEWER);
     let Err(error) = device.load_kernel(&module, "increment") else { panic!("it loaded") };
     assert!(matches!(error, Error::DeviceTooOld { found: (8, 9), needed: (9, 0), .. }), "{error}");
+}
+
+#[test]
+fn a_kernel_loads_on_the_newest_device_there_can_be() {
+    for compute_capability in [(u32::MAX, 0), (u32::MAX, u32::MAX)] {
+        let device =
+            Device::emulator_with(EmulatorOptions { compute_capability, ..EmulatorOptions::default() });
+        device.load_kernel(&module(), "increment").unwrap();
+    }
 }
 
 #[test]

@@ -102,6 +102,7 @@ impl Machine {
                 kernel: entry.name,
                 grid: config.grid,
                 limit: resident,
+                driver: None,
             });
         }
         let nth = self.launches.fetch_add(1, Ordering::Relaxed);
@@ -149,7 +150,9 @@ impl Runtime for EmulatorRuntime {
 
     fn allocate(&self, bytes: usize, label: &str) -> Result<(u64, Handle), Error> {
         let address = match self.machine.memory.allocate(bytes, label) {
-            Err(MemoryError::OutOfMemory { bytes, .. }) => return Err(Error::OutOfMemory { bytes }),
+            Err(MemoryError::OutOfMemory { bytes, .. }) => {
+                return Err(Error::OutOfMemory { bytes, driver: None });
+            }
             address => address?,
         };
         Ok((address, Handle::new(Allocation { machine: self.machine.clone(), address })))

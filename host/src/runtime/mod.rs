@@ -29,6 +29,7 @@ pub(crate) trait Runtime: Send + Sync {
     /// Copies from the device.
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error>;
 
+    /// A stream of the device's own. Dropping its owner waits for it unless it is being captured.
     fn create_stream(&self) -> Result<Handle, Error>;
     /// A stream that belongs to somebody else.
     fn borrow_stream(&self, raw: u64) -> Handle;

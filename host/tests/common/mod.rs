@@ -56,7 +56,8 @@ dsa_simt::kernels! {
     }
 }
 
-const PTX: &str = include_str!("kernels.ptx");
+/// Written by hand: the tests of launches compare its entry points with [`ENTRIES`].
+pub(crate) const PTX: &str = include_str!("kernels.ptx");
 
 /// The module of [`ENTRIES`].
 pub(crate) fn module() -> Module {

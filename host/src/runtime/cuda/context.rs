@@ -7,9 +7,9 @@ use cust::sys::CUdevice_attribute as Attribute;
 use cust::sys::{CUcontext, CUdevice};
 
 use super::driver::{
-    Failure, cuCtxGetCurrent, cuCtxPopCurrent_v2, cuCtxPushCurrent_v2, cuDeviceGet, cuDeviceGetAttribute,
-    cuDeviceGetCount, cuDeviceGetName, cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxRetain,
-    cuDriverGetVersion, cuInit,
+    Failure, NO_DEVICE, STUB_LIBRARY, cuCtxGetCurrent, cuCtxPopCurrent_v2, cuCtxPushCurrent_v2, cuDeviceGet,
+    cuDeviceGetAttribute, cuDeviceGetCount, cuDeviceGetName, cuDevicePrimaryCtxRelease_v2,
+    cuDevicePrimaryCtxRetain, cuDriverGetVersion, cuInit,
 };
 use crate::{Backend, DeviceProperties, Error};
 
@@ -33,17 +33,17 @@ pub(super) struct Current {
 
 impl Context {
     pub(super) fn open(ordinal: u32) -> Result<(Self, DeviceProperties), Error> {
+        // Only here do these codes say that there is nothing to open; later ones report what went wrong.
+        let nothing_there = |failure: Failure| match failure.code {
+            STUB_LIBRARY => Error::NoDriver,
+            NO_DEVICE => Error::NoDevice { ordinal, count: 0 },
+            _ => failure.into(),
+        };
         // SAFETY: may be called at any time, by any thread.
-        let initialised = unsafe { cuInit(0) };
-        if let Err(failure) = initialised {
-            return Err(match failure.into() {
-                Error::NoDevice { count, .. } => Error::NoDevice { ordinal, count },
-                other => other,
-            });
-        }
+        unsafe { cuInit(0) }.map_err(nothing_there)?;
         let mut count = 0;
         // SAFETY: the driver is initialised and writes one integer.
-        unsafe { cuDeviceGetCount(&mut count) }?;
+        unsafe { cuDeviceGetCount(&mut count) }.map_err(nothing_there)?;
         let number = c_int::try_from(ordinal).ok().filter(|&number| number < count);
         let Some(number) = number else {
             return Err(Error::NoDevice { ordinal, count: count.max(0) as u32 });

@@ -17,14 +17,14 @@ use cust::sys::{
     CUstreamCaptureStatus,
 };
 
-use crate::Error;
+use crate::{DriverCode, Error};
 
 pub(super) const OUT_OF_MEMORY: u32 = 2;
 pub(super) const NOT_FOUND: u32 = 500;
 pub(super) const COOPERATIVE_LAUNCH_TOO_LARGE: u32 = 720;
-const NO_DEVICE: u32 = 100;
+pub(super) const NO_DEVICE: u32 = 100;
 /// What the link stub answers where there is no driver, and the toolkit's own stub everywhere.
-const STUB_LIBRARY: u32 = 34;
+pub(super) const STUB_LIBRARY: u32 = 34;
 
 /// A driver error: the function and its raw code.
 #[derive(Clone, Copy, Debug)]
@@ -53,11 +53,15 @@ impl Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        match failure.code {
-            STUB_LIBRARY => Self::NoDriver,
-            NO_DEVICE => Self::NoDevice { ordinal: 0, count: 0 },
-            code => Self::Driver { operation: failure.operation, code, name: failure.name() },
-        }
+        let Failure { operation, code } = failure;
+        Self::Driver { operation, code, name: failure.name() }
+    }
+}
+
+impl From<Failure> for DriverCode {
+    fn from(failure: Failure) -> Self {
+        let Failure { operation, code } = failure;
+        Self { operation, code, name: failure.name() }
     }
 }
 

@@ -82,7 +82,33 @@ fn create_stream(context: &Arc<Context>) -> Result<Handle, Error> {
     let mut raw: CUstream = null_mut();
     // SAFETY: the context is current; the driver writes one handle.
     unsafe { cuStreamCreate(&mut raw, CUstream_flags::CU_STREAM_NON_BLOCKING as u32) }?;
-    Ok(Handle::new(Object { context: context.clone(), raw, destroy: Some(cuStreamDestroy_v2) }))
+    Ok(Handle::new(Object { context: context.clone(), raw, destroy: Some(settle_and_destroy) }))
+}
+
+/// Waits for the stream, then destroys it: `cuStreamDestroy` itself does not wait, and blocking copies, which
+/// run on another stream, find only live streams to wait for. A stream that somebody else captures cannot be
+/// waited for.
+///
+/// # Safety
+/// A live stream of the current context, not used again.
+unsafe fn settle_and_destroy(stream: CUstream) -> Result<(), Failure> {
+    // A stream whose state is unknown is only destroyed.
+    let settled = match is_capturing(stream) {
+        // SAFETY: the caller's promise.
+        Ok(false) => unsafe { cuStreamSynchronize(stream) },
+        other => other.map(|_| ()),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { cuStreamDestroy_v2(stream) }.and(settled)
+}
+
+/// Whether a live stream of the current context is being captured.
+fn is_capturing(stream: CUstream) -> Result<bool, Failure> {
+    // Written as the integer that it is in C, so that no unknown value becomes a Rust enum.
+    let mut status = 0u32;
+    // SAFETY: a live stream; the driver writes an enum, four bytes.
+    unsafe { cuStreamIsCapturing(stream, (&raw mut status).cast()) }?;
+    Ok(status != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE as u32)
 }
 
 fn raw_stream(stream: &Handle) -> CUstream {
@@ -100,7 +126,9 @@ impl Runtime for CudaRuntime {
         // SAFETY: the context is current; the driver writes one address.
         match unsafe { cuMemAlloc_v2(&mut address, bytes) } {
             Ok(()) => Ok((address, Handle::new(self.allocation(address)))),
-            Err(failure) if failure.code == OUT_OF_MEMORY => Err(Error::OutOfMemory { bytes }),
+            Err(failure) if failure.code == OUT_OF_MEMORY => {
+                Err(Error::OutOfMemory { bytes, driver: Some(failure.into()) })
+            }
             Err(failure) => Err(failure.into()),
         }
     }
@@ -144,11 +172,7 @@ impl Runtime for CudaRuntime {
 
     fn is_capturing(&self, stream: &Handle) -> Result<bool, Error> {
         let _current = self.context.enter()?;
-        // Written as the integer that it is in C, so that no unknown value becomes a Rust enum.
-        let mut status = 0u32;
-        // SAFETY: a live stream; the driver writes an enum, four bytes.
-        unsafe { cuStreamIsCapturing(raw_stream(stream), (&raw mut status).cast()) }?;
-        Ok(status != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE as u32)
+        Ok(is_capturing(raw_stream(stream))?)
     }
 
     fn fill(&self, stream: &Handle, address: u64, byte: u8, len: usize) -> Result<(), Error> {
@@ -255,8 +279,8 @@ impl Runtime for CudaRuntime {
         match launched {
             Err(failure) if failure.code == COOPERATIVE_LAUNCH_TOO_LARGE => {
                 let mut blocks = 0;
-                // SAFETY: as in `occupancy`. A failure leaves 0: none fits.
-                let _ = unsafe {
+                // SAFETY: as in `occupancy`.
+                let counted = unsafe {
                     cuOccupancyMaxActiveBlocksPerMultiprocessor(
                         &mut blocks,
                         function,
@@ -264,8 +288,13 @@ impl Runtime for CudaRuntime {
                         shared_bytes as usize,
                     )
                 };
-                let limit = blocks.max(0) as u32 * self.properties.multiprocessors;
-                Err(Error::CooperativeTooLarge { kernel: kernel.entry.name, grid, limit })
+                if counted.is_err() {
+                    // The limit is unknown: what the driver said about the launch is all there is to say.
+                    return Err(failure.into());
+                }
+                let limit = (blocks.max(0) as u32).saturating_mul(self.properties.multiprocessors);
+                let driver = Some(failure.into());
+                Err(Error::CooperativeTooLarge { kernel: kernel.entry.name, grid, limit, driver })
             }
             result => Ok(result?),
         }
