@@ -25,3 +25,8 @@ pub mod npy;
 pub mod oracle;
 pub mod random;
 pub mod shapes;
+
+/// The code in the README, compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

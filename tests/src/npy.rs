@@ -1,7 +1,6 @@
 //! Typed reading and writing of `.npy` files, with errors that say what to do.
 
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use ndarray::{Array, Dimension};
@@ -49,13 +48,49 @@ where
     T: ReadableElement + Clone,
     D: Dimension,
 {
-    let file = File::open(path).map_err(|source| NpyError::File { path: path.into(), source })?;
-    let array = Array::<T, D>::read_npy(BufReader::new(file)).map_err(|error| NpyError::Content {
-        path: path.into(),
-        wanted,
-        reason: error.to_string(),
-    })?;
+    let content_error = |reason: String| NpyError::Content { path: path.into(), wanted, reason };
+    let bytes = std::fs::read(path).map_err(|source| NpyError::File { path: path.into(), source })?;
+    // Reading allocates what the header claims, and an allocation that fails ends the process.
+    check_claim(&bytes, size_of::<T>()).map_err(content_error)?;
+    let array =
+        Array::<T, D>::read_npy(bytes.as_slice()).map_err(|error| content_error(error.to_string()))?;
+    drop(bytes);
     Ok(array.as_standard_layout().into_owned())
+}
+
+/// Checks that the header of a `.npy` file claims no more elements, of `element_bytes` bytes each, than
+/// follow it.
+fn check_claim(bytes: &[u8], element_bytes: usize) -> Result<(), String> {
+    let header = header(bytes).ok_or("it does not begin with the header of a .npy file")?;
+    let shapes: Vec<_> = header.split("shape").skip(1).collect();
+    let [shape] = shapes[..] else {
+        return Err(format!("its header names {} shapes, not one", shapes.len()));
+    };
+    let not_understood = || format!("the shape in its header is not understood: {}", header.trim_end());
+    let shape =
+        shape.split_once('(').and_then(|(_, rest)| rest.split_once(')')).ok_or_else(not_understood)?.0;
+    let mut claimed = element_bytes as u128;
+    for extent in shape.split(',').map(str::trim).filter(|extent| !extent.is_empty()) {
+        claimed = claimed.saturating_mul(extent.parse::<u64>().map_err(|_| not_understood())?.into());
+    }
+    if claimed > bytes.len() as u128 {
+        let len = bytes.len();
+        return Err(format!(
+            "its header claims the shape ({shape}), {claimed} bytes, but the file has {len}"
+        ));
+    }
+    Ok(())
+}
+
+/// The text of the header, a Python dictionary, behind magic, version and length.
+fn header(bytes: &[u8]) -> Option<&str> {
+    let rest = bytes.strip_prefix(b"\x93NUMPY")?;
+    let (len, text) = match rest {
+        [1, _, a, b, text @ ..] => (u16::from_le_bytes([*a, *b]).into(), text),
+        [_, _, a, b, c, d, text @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]), text),
+        _ => return None,
+    };
+    str::from_utf8(text.get(..len as usize)?).ok()
 }
 
 /// Writes `array` to `path` through a temporary file beside it that is renamed at the end: an error leaves

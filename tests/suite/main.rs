@@ -18,6 +18,10 @@
 //! | row pitch taken from the width | `layout::any_pitch_and_alignment_is_right` |
 //! | NaN giving different coarse and fine bins | `exactness::nan_ranks_below_minus_infinity_on_every_path` |
 //! | taking every multiprocessor | `paths::a_limit_on_multiprocessors_limits_the_grid` |
+//! | state that a launch leaves for the next one | `state::every_launch_leaves_the_state_zero` |
+//!
+//! Every test runs on a workspace full of garbage. The paths that there are ask for none
+//! (`TopK::workspace_bytes` is 0), so that this finds nothing yet: it is for paths that will use scratch.
 
 mod errors;
 mod exactness;
@@ -28,5 +32,6 @@ mod paths;
 mod primitives;
 mod properties;
 mod schedules;
+mod state;
 mod streams;
 mod support;

@@ -7,7 +7,7 @@ use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::harness::RunError;
 
-use crate::support::{build, check_with, device, on_gpu, scaled, seed, selector};
+use crate::support::{assert_teams_worked, build, check_with, device, on_gpu, scaled, seed, selector};
 
 /// The emulator with these options, or the GPU.
 fn device_with(options: EmulatorOptions) -> Device {
@@ -15,9 +15,12 @@ fn device_with(options: EmulatorOptions) -> Device {
 }
 
 /// A batch that takes every path, with more rows than blocks.
+///
+/// Its five long rows are more than the teams that two or four multiprocessors form, each of two blocks: a
+/// team takes several rows in turn.
 fn mixed(seed: u64) -> BatchSpec {
-    let max_len = scaled(33_100, 300_000);
-    let lengths = vec![max_len as i32, 100, 2_500, max_len as i32 - 77, 0, 8_500, -1, 33_000];
+    let max_len = 80_000;
+    let lengths = vec![max_len as i32, 100, 2_500, 33_100, max_len as i32 - 77, 0, 33_000, 8_500, -1, 40_000];
     BatchSpec::new(Distribution::Normal, seed, max_len, lengths).with_distributions(&[
         Distribution::Normal,
         Distribution::Quantised,
@@ -29,18 +32,26 @@ fn mixed(seed: u64) -> BatchSpec {
 fn every_schedule_gives_the_right_set() {
     let first = seed(61);
     for seed in first..first + scaled(16, 20) {
-        let device = device_with(EmulatorOptions { seed, ..EmulatorOptions::default() });
-        check_with(&device, 2048, mixed(seed), |builder| builder);
+        let device = device_with(EmulatorOptions { seed, multiprocessors: 4, ..EmulatorOptions::default() });
+        check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(4));
+        assert_teams_worked(&device);
     }
 }
 
 #[test]
 fn the_result_does_not_depend_on_how_many_blocks_run_at_once() {
     let seed = seed(62);
-    for multiprocessors in [1, 2, 7] {
+    // One block alone; one team of two for all long rows; one team of two for each, and a block left over.
+    for multiprocessors in [1, 2, 11] {
         let options = EmulatorOptions { seed, multiprocessors, ..EmulatorOptions::default() };
         let device = device_with(options);
-        check_with(&device, 2048, mixed(seed), |builder| builder);
+        check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(multiprocessors));
+        if multiprocessors > 1 {
+            assert_teams_worked(&device);
+        }
+    }
+    if on_gpu() {
+        check_with(&device(seed), 2048, mixed(seed), |builder| builder);
     }
 }
 

@@ -52,6 +52,14 @@ pub(crate) fn build(spec: BatchSpec) -> Batch {
     spec.build().unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Requires that blocks of the emulator merged histograms since the last call: only a team of several blocks
+/// does so, with hundreds of atomic operations per row and round; the queue of rows needs a few.
+pub(crate) fn assert_teams_worked(device: &Device) {
+    if let Some(statistics) = device.emulator_statistics() {
+        assert!(statistics.global_atomics > 1000, "no team of several blocks: {statistics:?}");
+    }
+}
+
 /// Runs one batch through a new operator and checks it.
 pub(crate) fn check(device: &Device, k: usize, spec: BatchSpec) {
     check_with(device, k, spec, |builder| builder);

@@ -185,6 +185,23 @@ fn files_that_are_cut_off_or_missing_or_not_npy_are_refused() {
 }
 
 #[test]
+fn headers_that_claim_more_than_the_file_has_are_refused_before_anything_is_allocated() {
+    for extent in ["100000", "1000000", "4294967296", "99999999999999999999"] {
+        let files = some_files();
+        let text = format!(
+            "{{'descr': '<f4', 'fortran_order': False, 'shape': ({extent}, {extent}), }}{:1$}\n",
+            "", 20
+        );
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend(text.as_bytes());
+        bytes.extend([0; 64]);
+        std::fs::write(files.path("scores.npy"), bytes).unwrap();
+        files.refused("9", &["scores.npy", "2-D float32", "header", extent]);
+    }
+}
+
+#[test]
 fn a_k_outside_its_limits_is_refused() {
     let files = some_files();
     files.refused("0", &["k is 0", "1..=4096"]);

@@ -12,8 +12,10 @@ pub(crate) const VARIABLE: &str = "DSA_CUDA_TOOLS";
 /// The oldest CUDA whose ptxas knows sm_120.
 const FLOOR: (u32, u32) = (12, 8);
 /// The Python packages that hold the tools. Their other dependencies are for compiling CUDA C++.
-const WHEELS: [&str; 3] =
-    ["nvidia-cuda-nvcc==13.*", "nvidia-cuda-cuobjdump==13.*", "nvidia-cuda-nvdisasm==13.*"];
+const WHEELS: [&str; 3] = ["nvidia-cuda-nvcc", "nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm"];
+/// The version of all of them: another assembler gives other numbers of registers and instructions. To be
+/// raised together with the numbers of the golden checks.
+const WHEEL_VERSION: &str = "13.5.37";
 const PROGRAMS: [&str; 3] = ["ptxas", "cuobjdump", "nvdisasm"];
 
 /// The tools.
@@ -184,8 +186,9 @@ fn install_into(directory: &Path) -> Result<()> {
 }
 
 fn pip(command: &mut Command) -> Result<()> {
-    shell::say(format_args!("CUDA tools: installing the Python packages {}", WHEELS.join(" ")));
-    shell::quiet(command.args(["--quiet", "--disable-pip-version-check", "--no-deps"]).args(WHEELS))?;
+    let wheels = WHEELS.map(|name| format!("{name}=={WHEEL_VERSION}"));
+    shell::say(format_args!("CUDA tools: installing the Python packages {}", wheels.join(" ")));
+    shell::quiet(command.args(["--quiet", "--disable-pip-version-check", "--no-deps"]).args(wheels))?;
     Ok(())
 }
 

@@ -25,8 +25,6 @@ mod ptx;
 mod setup;
 mod shell;
 mod stage;
-// `pub` there means this program.
-#[allow(unreachable_pub)]
 mod stub;
 mod test;
 mod workspace;

@@ -19,7 +19,7 @@ const README: &str = include_str!("stage_readme.md");
 /// machine with a driver, without cargo.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Where to put them; emptied first.
+    /// Where to put them: a new or empty directory, or one that this command made, which is emptied first.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -28,15 +28,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let stage = arguments.out.clone().unwrap_or_else(|| workspace::target().join("stage"));
     let executables = build()?;
-    if stage.join(MARKER).is_file() || stage == workspace::target().join("stage") && stage.exists() {
-        std::fs::remove_dir_all(&stage)?;
-    } else if stage.exists() && std::fs::read_dir(&stage)?.next().is_some() {
-        bail!(
-            "{} holds files that this command did not put there; empty it or choose another --out",
-            stage.display()
-        );
-    }
-    std::fs::create_dir_all(&stage)?;
+    prepare(&stage)?;
 
     let (mut newest_libc, mut tests) = ((0, 0), Vec::new());
     for executable in &executables {
@@ -61,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     std::fs::write(stage.join("run"), RUN.replace("{tests}", &tests.join(" ")))?;
     shell::quiet(Command::new("chmod").arg("+x").arg(stage.join("run")))?;
     let libc = format!("{}.{}", newest_libc.0, newest_libc.1);
-    std::fs::write(stage.join(MARKER), README.replace("{glibc}", &libc))?;
+    std::fs::write(stage.join("README.md"), README.replace("{glibc}", &libc))?;
 
     let size = size_of(&stage)?;
     shell::say(format_args!(
@@ -76,7 +68,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The file that shows that a directory was made by this command.
-const MARKER: &str = "README.md";
+const MARKER: &str = ".dsa-kernels-stage";
+
+/// Makes the directory, or empties one that this command made; refuses one with other files.
+fn prepare(stage: &Path) -> Result<()> {
+    if stage.join(MARKER).is_file() {
+        std::fs::remove_dir_all(stage)?;
+    } else if stage.exists() && std::fs::read_dir(stage)?.next().is_some() {
+        bail!(
+            "{} holds files that this command did not put there; empty it or choose another --out",
+            stage.display()
+        );
+    }
+    std::fs::create_dir_all(stage)?;
+    // First of all files: a directory that an interrupted run left is known, too.
+    std::fs::write(stage.join(MARKER), "")?;
+    Ok(())
+}
 
 fn build() -> Result<Vec<Executable>> {
     let mut command = shell::cargo();
@@ -167,6 +175,24 @@ mod tests {
         assert_eq!(name("dsa-simt", "faults", "test", true).as_deref(), Some("simt-faults"));
         assert_eq!(name("dsa-kernels", "plan", "test", true).as_deref(), Some("kernels-plan"));
         assert_eq!(name("dsa-kernels-gpu", "dsa_kernels_gpu", "lib", false), None);
+    }
+
+    #[test]
+    fn only_a_directory_of_this_command_is_emptied() {
+        let root = std::env::temp_dir().join(format!("xtask-stage-{}", std::process::id()));
+        let (own, foreign) = (root.join("own"), root.join("foreign"));
+        prepare(&own).unwrap();
+        std::fs::write(own.join("old"), "").unwrap();
+        prepare(&own).unwrap();
+        assert!(own.join(MARKER).is_file() && !own.join("old").exists());
+
+        std::fs::create_dir(&foreign).unwrap();
+        std::fs::write(foreign.join("README.md"), "somebody's").unwrap();
+        let error = prepare(&foreign).unwrap_err().to_string();
+        assert!(error.contains("did not put there"), "{error}");
+        assert_eq!(std::fs::read_to_string(foreign.join("README.md")).unwrap(), "somebody's");
+        assert!(!foreign.join(MARKER).exists());
+        std::fs::remove_dir_all(root).expect("the directory was made by this test");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 
-use dsa_kernels::{Buffer, Device, Error, Kernel, LaunchConfig, Module, Ptx, Stream};
+use dsa_kernels::{Buffer, Device, Error, Kernel, LaunchConfig, Stream};
 use dsa_kernels_probe::FLOOR_THREADS;
 
 use super::chain::{Chain, Rotation};
@@ -12,6 +12,7 @@ use super::measure::measure;
 use super::operator::{CaseError, Operator};
 use super::report::CaseRecord;
 use super::shapes::{Batch, Case};
+use crate::backend;
 use crate::distribution::Distribution;
 
 /// Blocks of the floor kernel per multiprocessor: all that are resident.
@@ -35,7 +36,7 @@ impl Timed {
     /// Loads the floor kernels and fills the pool that `cases` take their scores from; `cold` says
     /// whether cold times are taken, too; criterion's own output goes to `log`.
     pub fn new(device: &Device, cases: &[Case], cold: bool, log: File) -> Result<Self, CaseError> {
-        let module = probe();
+        let module = backend::probe();
         let grid = FLOOR_BLOCKS * device.properties().multiprocessors;
         let l2_bytes = device.properties().l2_bytes as u64;
         let elements = cases.iter().map(|case| pool_elements(case, cold, l2_bytes)).max().unwrap_or(0);
@@ -136,15 +137,6 @@ fn prove(operator: &Operator, chain: &mut Chain, scores: &[f32]) -> Result<(), C
     operator.poison()?;
     chain.replay(1)?;
     operator.prove(scores)
-}
-
-/// The probe kernels, with their PTX.
-fn probe() -> Module {
-    let ptx = [
-        Ptx::embedded(80, include_str!("../../ptx/probe.sm_80.ptx")),
-        Ptx::embedded(90, include_str!("../../ptx/probe.sm_90.ptx")),
-    ];
-    Module::from_ptx("probe", ptx, dsa_kernels_probe::ENTRIES)
 }
 
 /// Bytes of scores that a launch has to read.

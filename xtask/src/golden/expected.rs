@@ -9,25 +9,26 @@ pub(super) struct Expected {
     entry: &'static str,
     /// Global loads of 16 bytes that there must be at least.
     wide_loads: usize,
-    /// Whether it counts in shared memory: there must be native shared atomics.
-    shared_atomics: bool,
+    /// Native shared atomics that there must be at least.
+    shared_atomics: usize,
     /// Whether it reaches the shared memory of other blocks, which takes generic instructions.
     remote_shared: bool,
 }
 
-const NOTHING: Expected = Expected { entry: "", wide_loads: 0, shared_atomics: false, remote_shared: false };
+const NOTHING: Expected = Expected { entry: "", wide_loads: 0, shared_atomics: 0, remote_shared: false };
 
 /// The kernels that promise more than the rest.
 const EXPECTED: [Expected; 9] = [
-    // Rows are read 16 bytes at a time and binned in shared memory.
-    Expected { entry: "topk_f32_block", wide_loads: 2, shared_atomics: true, ..NOTHING },
-    Expected { entry: "topk_f32_grid", wide_loads: 2, shared_atomics: true, ..NOTHING },
+    // Rows are read 16 bytes at a time and binned in shared memory. The numbers are 80 % of what CUDA 13.5
+    // makes (36 loads; 148 and 156 atomics): fewer means that batches of loads or unrolled loops were lost.
+    Expected { entry: "topk_f32_block", wide_loads: 29, shared_atomics: 118, ..NOTHING },
+    Expected { entry: "topk_f32_grid", wide_loads: 29, shared_atomics: 125, ..NOTHING },
     // The floor of the benchmark.
     Expected { entry: "read_all", wide_loads: 1, ..NOTHING },
     // One plain, one read-only.
     Expected { entry: "probe_load", wide_loads: 2, ..NOTHING },
     Expected { entry: "probe_store", wide_loads: 1, ..NOTHING },
-    Expected { entry: "probe_shared_atomic", shared_atomics: true, ..NOTHING },
+    Expected { entry: "probe_shared_atomic", shared_atomics: 1, ..NOTHING },
     Expected { entry: "probe_cluster2", remote_shared: true, ..NOTHING },
     Expected { entry: "probe_cluster4", remote_shared: true, ..NOTHING },
     Expected { entry: "probe_cluster_atomic", ..NOTHING },
@@ -63,8 +64,12 @@ impl Expected {
         if wide < self.wide_loads {
             report(format!("{wide} 16-byte global loads, at least {} are promised", self.wide_loads));
         }
-        if self.shared_atomics && function.count(|opcode| names(opcode, "ATOMS")) == 0 {
-            report("no native shared atomic (ATOMS)".into());
+        let atomics = function.count(|opcode| names(opcode, "ATOMS"));
+        if atomics < self.shared_atomics {
+            report(format!(
+                "{atomics} native shared atomics (ATOMS), at least {} are promised",
+                self.shared_atomics
+            ));
         }
         findings
     }
@@ -94,23 +99,19 @@ mod tests {
 
     #[test]
     fn a_kernel_that_keeps_its_promises_has_no_findings() {
-        let good = [
-            "LDG.E.128.CONSTANT",
-            "LDG.E.128.CONSTANT",
-            "ATOMS.POPC.INC.32",
-            "STG.E",
-            "REDG.E.ADD.STRONG.GPU",
-            "RET",
-        ];
+        let expected = of("topk_f32_block");
+        let mut good = vec!["STG.E", "REDG.E.ADD.STRONG.GPU", "RET"];
+        good.extend(["LDG.E.128.CONSTANT"].repeat(expected.wide_loads));
+        good.extend(["ATOMS.POPC.INC.32"].repeat(expected.shared_atomics));
         assert_eq!(findings("topk_f32_block", &good), Vec::<String>::new());
         assert_eq!(findings("null", &["EXIT"]), Vec::<String>::new());
     }
 
     #[test]
-    fn narrow_loads_and_missing_shared_atomics_are_found() {
-        let found = findings("topk_f32_block", &["LDG.E", "LDG.E.64", "LDG.E.128"]).join("\n");
-        assert!(found.contains("1 16-byte global loads, at least 2"), "{found}");
-        assert!(found.contains("no native shared atomic"), "{found}");
+    fn narrow_loads_and_too_few_shared_atomics_are_found() {
+        let found = findings("topk_f32_block", &["LDG.E", "LDG.E.64", "LDG.E.128", "ATOMS.ADD"]).join("\n");
+        assert!(found.contains("1 16-byte global loads, at least 29"), "{found}");
+        assert!(found.contains("1 native shared atomics (ATOMS), at least 118"), "{found}");
     }
 
     #[test]

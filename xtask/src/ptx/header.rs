@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use super::{Unit, build, text};
@@ -59,8 +59,8 @@ impl Recorded {
 }
 
 /// The hash of all that a file is made from, compiler apart: the sources of the SIMT machine (without the
-/// emulator, which never reaches the device) and of the crate, the flags, and the version of the
-/// post-processing. The order of files is that of their paths; names and contents count.
+/// emulator, which never reaches the device) and of the crate, what they take from the workspace's manifest,
+/// the flags, and the version of the post-processing. The order of files is that of their paths; names and contents count.
 pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String> {
     let mut files = Vec::new();
     for directory in ["simt", unit.directory] {
@@ -86,12 +86,34 @@ pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String>
     build::flags(arch).iter().for_each(|flag| add(flag.as_bytes()));
     build::PROFILE.iter().for_each(|(name, value)| add(format!("{name}={value}").as_bytes()));
     add(build::feature(arch).unwrap_or_default().as_bytes());
+    manifest_parts(root)?.iter().for_each(|part| add(part.as_bytes()));
     for (name, file) in named {
         add(name.as_bytes());
         add(&std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?);
     }
     let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("sha256:{digits}"))
+}
+
+/// The parts of the workspace's manifest that reach the compiler: the edition and the release profile. All
+/// else in it (members, versions, lints, other profiles) does not.
+fn manifest_parts(root: &Path) -> Result<Vec<String>> {
+    let file = root.join("Cargo.toml");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let (mut table, mut parts, mut has_edition) = ("", Vec::new(), false);
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if line.starts_with('[') {
+            table = line;
+        }
+        let edition = table == "[workspace.package]"
+            && line.split_once('=').is_some_and(|(key, _)| key.trim() == "edition");
+        has_edition |= edition;
+        if edition || table.starts_with("[profile.release") {
+            parts.push(line.to_string());
+        }
+    }
+    ensure!(has_edition, "{} has no edition in [workspace.package]", file.display());
+    Ok(parts)
 }
 
 fn collect_sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -134,6 +156,9 @@ mod tests {
         assert!(error.to_string().contains("// compiler:"), "{error}");
     }
 
+    const MANIFEST: &str = "[workspace.package]\nversion = \"1.0.0\"\nedition = \"2021\"\n\n\
+        [profile.dev]\nopt-level = 1\n\n[profile.release]\n# why\npanic = \"unwind\"\n";
+
     /// A tree with one file of each kind; removed on drop.
     struct Tree(PathBuf);
 
@@ -152,6 +177,7 @@ mod tests {
             ] {
                 std::fs::write(root.join(file), file).unwrap();
             }
+            std::fs::write(root.join("Cargo.toml"), MANIFEST).unwrap();
             Self(root)
         }
 
@@ -181,6 +207,21 @@ mod tests {
         tree.write("simt/src/emu/mod.rs", "changed");
         tree.write("gpu/src/notes.txt", "not a source");
         assert_eq!(first, tree.hash(80));
+
+        let unrelated = MANIFEST
+            .replace("1.0.0", "1.0.1")
+            .replace("opt-level = 1", "opt-level = 2")
+            .replace("# why\n", "");
+        tree.write("Cargo.toml", &unrelated);
+        assert_eq!(first, tree.hash(80));
+        for (old, new) in [("2021", "2024"), ("unwind", "abort")] {
+            tree.write("Cargo.toml", &MANIFEST.replace(old, new));
+            assert_ne!(first, tree.hash(80), "{new}");
+        }
+        tree.write("Cargo.toml", "[workspace]\n");
+        let error = source_hash(&tree.0, &UNIT, 80).unwrap_err().to_string();
+        assert!(error.contains("no edition"), "{error}");
+        tree.write("Cargo.toml", MANIFEST);
 
         tree.write("gpu/src/topk/mod.rs", "");
         let with_new_file = tree.hash(80);

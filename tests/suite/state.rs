@@ -1,0 +1,75 @@
+//! The words of device memory that an operator owns from launch to launch.
+
+use dsa_kernels::topk::{Limits, Path, Plan, TopKArgs};
+use dsa_kernels::{Buffer, Module};
+use dsa_kernels_tests::batch::BatchSpec;
+use dsa_kernels_tests::distribution::Distribution;
+use dsa_kernels_tests::harness::POISON;
+
+use crate::support::{assert_teams_worked, build, device, seed};
+
+#[test]
+fn every_launch_leaves_the_state_zero() {
+    let seed = seed(91);
+    let device = device(seed);
+    let stream = device.stream().unwrap();
+    let limits = Limits {
+        k: 2048,
+        max_rows: 10,
+        max_len: 80_000,
+        next_n: 1,
+        compress_ratio: 1,
+        path: Path::Auto,
+        // As many as the emulator has: five long rows are more than the teams.
+        max_sms: Some(4),
+    };
+    let plan = Plan::new(limits, device.properties()).unwrap();
+    let kernel = device.load_kernel(&Module::topk(), plan.entry()).unwrap();
+    let state: Buffer<u32> = device.alloc(plan.state_bytes() / 4).unwrap();
+    state.fill_bytes(0).unwrap();
+    let batches: [&[i32]; 9] = [
+        &[80_000; 5],
+        &[80_000],
+        &[],
+        &[100, 80_000, 2_500, 79_999, 0, 33_000, 8_500, 40_000, -1, 50_000],
+        &[-1; 10],
+        &[5_000; 10],
+        &[80_000, 40_000],
+        &[20_000; 6],
+        &[33_000, 1, 80_000, 1, 80_000, 1, 80_000, 1, 80_000, 1],
+    ];
+    for lengths in batches {
+        let rows = lengths.len();
+        let spec = BatchSpec::new(Distribution::Normal, seed, 80_000, lengths.to_vec());
+        let batch = build(spec.with_distributions(&[Distribution::Normal, Distribution::Quantised]));
+        // A buffer has an element at least, and the launch without rows gets addresses, too.
+        let scores = device.upload(if rows > 0 { &batch.scores[..] } else { &[0.0] }).unwrap();
+        let device_lengths = device.upload(if rows > 0 { lengths } else { &[0] }).unwrap();
+        let out: Buffer<i32> = device.alloc((rows * 2048).max(1)).unwrap();
+        out.fill_bytes(POISON).unwrap();
+        let args = TopKArgs {
+            scores: scores.address() + 4 * batch.spec.offset as u64,
+            pitch: batch.spec.pitch as u64,
+            rows: rows as u32,
+            lengths: device_lengths.address(),
+            out: out.address(),
+        };
+        let slots = plan.slots(&args, state.address()).unwrap();
+        // SAFETY: the slots are the plan's; the buffers are as large as it asks for, and live until the
+        // stream is synchronised.
+        unsafe { kernel.launch(&stream, &plan.launch_config(args.rows), &slots) }.unwrap();
+        stream.synchronize().unwrap();
+        if rows > 0 {
+            batch.check(&out.download().unwrap(), 2048).unwrap_or_else(|error| panic!("{error}"));
+        }
+        let left = state.download().unwrap();
+        let dirty: Vec<_> = left.iter().enumerate().filter(|(_, word)| **word != 0).take(8).collect();
+        assert!(
+            dirty.is_empty(),
+            "after rows of {lengths:?} these words of the state are not zero: {dirty:?}"
+        );
+        if lengths == [80_000; 5] {
+            assert_teams_worked(&device);
+        }
+    }
+}
