@@ -1,6 +1,6 @@
 //! Rows of up to 8,192 elements: one block, the row read once and kept in registers.
 //!
-//! Two-level selection ([`coarse`](super::coarse)) with 2,048 bins. Every visit after the load is over
+//! Two-level selection ([`coarse`]) with 2,048 bins. Every visit after the load is over
 //! registers, so that even the worst distribution costs no second read of the row.
 
 use dsa_simt::{Global, thread};

@@ -1,6 +1,6 @@
 //! Rows that one block streams from memory, meant for up to 32,768 elements; right for any length.
 //!
-//! Two-level selection ([`coarse`](super::coarse)) with 256 bins: one read to count, one to emit. A bin that
+//! Two-level selection ([`coarse`]) with 256 bins: one read to count, one to emit. A bin that
 //! holds more candidates than fit costs one more read for each radix round.
 
 use dsa_simt::Global;
