@@ -11,6 +11,8 @@ use crate::{DeviceProperties, Error, LaunchConfig};
 
 /// Longest row of the medium path under [`Path::Auto`].
 const MEDIUM_MAX_LEN: u32 = 32_768;
+/// More elements than the shared memory of any device holds: keeps the bytes for them in 32 bits.
+const MOST_KEPT: u32 = 1 << 20;
 /// Longest row at all: indices are `i32`.
 const MAX_LEN: u32 = i32::MAX as u32;
 
@@ -147,7 +149,7 @@ impl Plan {
         let teams = wants_teams && device.cooperative_launch;
         let shared_bytes = if teams {
             // As much of a row as fits; no more than the longest row needs.
-            let all = kernels::grid_shared_bytes(limits.max_len.next_multiple_of(4).min(1 << 20));
+            let all = kernels::grid_shared_bytes(limits.max_len.next_multiple_of(4).min(MOST_KEPT));
             all.min(device.shared_bytes_per_block / 16 * 16)
         } else {
             kernels::BLOCK_SHARED_BYTES
