@@ -98,6 +98,12 @@ impl<T: Word> Global<T> {
         unsafe { Active::global_store4(self.at(index, 4), value.map(T::to_bits)) }
     }
 
+    /// Writes from word `index` on, one after the other: cheaper than an index for each.
+    #[inline(always)]
+    pub fn cursor(self, index: u32) -> Cursor<T> {
+        Cursor { array: self, next: self.start.wrapping_add(index as usize) }
+    }
+
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn at(self, index: usize, count: usize) -> *mut u32 {
@@ -140,5 +146,25 @@ impl Global<u32> {
     pub fn reduce(self, op: AtomicOp, index: usize, value: u32) {
         // SAFETY: in bounds by the promise given to `from_raw`; atomics do not race with each other.
         unsafe { Active::global_reduce(op, self.at(index, 1), value) }
+    }
+}
+
+/// A place in an array of device memory that moves on with every word written.
+#[derive(Clone, Copy)]
+pub struct Cursor<T> {
+    array: Global<T>,
+    next: *mut u32,
+}
+
+impl<T: Word> Cursor<T> {
+    /// Writes the next word.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn put(&mut self, value: T) {
+        let index = (self.next as usize).wrapping_sub(self.array.start as usize) / 4;
+        Active::check_index(Space::Global, index, 1, self.array.len);
+        // SAFETY: in bounds and free of races by the promise given to `from_raw`.
+        unsafe { Active::global_store(self.next, value.to_bits()) };
+        self.next = self.next.wrapping_add(1);
     }
 }

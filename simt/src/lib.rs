@@ -9,7 +9,8 @@
 //! | [`thread`], [`block`], [`warp`], [`cluster`] | who am I, barriers, votes, shuffles, reductions |
 //! | [`Global`] | device memory: plain, read-only, 16-byte and atomic accesses |
 //! | [`Shared`], [`Carve`] | a block's dynamic shared memory, carved into typed regions |
-//! | [`fence`], [`spin_hint`], [`f32_to_f16`], [`opaque`] | ordering, waiting, conversion, a hint |
+//! | [`fence`], [`spin_hint`], [`opaque`] | ordering, waiting, a hint |
+//! | [`f32_to_f16`], [`half_pair`], [`half_pair_at_least`] | half precision |
 //! | [`kernels!`] | declares entry points and their launch bounds, once for all backends |
 //! | `emu` (not on the GPU) | the emulator: memory, launches, statistics, fault reports |
 //!
@@ -33,7 +34,7 @@ pub mod emu;
 mod ptx;
 
 pub use entry::{Entry, Parameter, Slot};
-pub use global::Global;
+pub use global::{Cursor, Global};
 pub use groups::{block, cluster, thread, warp};
 pub use machine::{AtomicOp, Machine, Order, Scope, Shuffle, Space};
 pub use shared::{Carve, Remote, Shared};
@@ -105,6 +106,19 @@ pub fn fence(scope: Scope) {
 #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
 pub fn spin_hint() {
     Active::spin_hint();
+}
+
+/// The bits of the half-precision numbers nearest to `low` (in the low half) and `high` (ties to even), made
+/// ready for ordering: NaN becomes the negative infinity, and what rounds to -0.0 becomes +0.0.
+#[inline(always)]
+pub fn half_pair(low: f32, high: f32) -> u32 {
+    Active::half_pair(low, high)
+}
+
+/// Compares two pairs of half-precision numbers: `0xffff` in each half in which `pair` is at least `bounds`.
+#[inline(always)]
+pub fn half_pair_at_least(pair: u32, bounds: u32) -> u32 {
+    Active::half_pair_at_least(pair, bounds)
 }
 
 /// The value itself, which the optimiser must take for a new one.

@@ -247,6 +247,11 @@ pub trait Machine {
     fn fence(scope: Scope);
     /// Rounds to the nearest half-precision number (ties to even) and returns its bits.
     fn f32_to_f16(value: f32) -> u16;
+    /// Rounds both to the nearest half-precision numbers (ties to even); `low` in the low half of the word.
+    /// NaN becomes the negative infinity, and what rounds to -0.0 becomes +0.0.
+    fn half_pair(low: f32, high: f32) -> u32;
+    /// All ones in each half of the word whose half-precision number in `pair` is at least that in `bounds`.
+    fn half_pair_at_least(pair: u32, bounds: u32) -> u32;
     /// The value itself, which the optimiser must take for a new one.
     fn opaque(value: u32) -> u32;
     /// Tells the machine that the thread waits for another block: it may run others first.

@@ -461,6 +461,33 @@ impl Machine for Ptx {
         bits
     }
     #[inline(always)]
+    fn half_pair(low: f32, high: f32) -> u32 {
+        let pair: u32;
+        unsafe {
+            // The sum turns -0.0 into +0.0; the maximum of NaN and a number is the number.
+            asm!(
+                "cvt.rn.f16x2.f32 {pair}, {high}, {low};",
+                "add.rn.f16x2 {pair}, {pair}, {zero};",
+                "max.f16x2 {pair}, {pair}, {lowest};",
+                pair = out(reg32) pair, high = in(reg32) high, low = in(reg32) low,
+                zero = in(reg32) 0, lowest = in(reg32) 0xfc00_fc00_u32,
+                options(pure, nomem, nostack)
+            )
+        };
+        pair
+    }
+    #[inline(always)]
+    fn half_pair_at_least(pair: u32, bounds: u32) -> u32 {
+        let mask: u32;
+        unsafe {
+            asm!(
+                "set.ge.u32.f16x2 {}, {}, {};", out(reg32) mask, in(reg32) pair, in(reg32) bounds,
+                options(pure, nomem, nostack)
+            )
+        };
+        mask
+    }
+    #[inline(always)]
     fn opaque(value: u32) -> u32 {
         let same: u32;
         unsafe { asm!("mov.u32 {}, {};", out(reg32) same, in(reg32) value, options(nomem, nostack)) };

@@ -289,6 +289,23 @@ impl Machine for Emulator {
         // The hardware has one NaN.
         if value.is_nan() { 0x7fff } else { half::f16::from_f32(value).to_bits() }
     }
+    #[inline]
+    fn half_pair(low: f32, high: f32) -> u32 {
+        let half = |value: f32| match half::f16::from_f32(value) {
+            half if half.is_nan() => half::f16::NEG_INFINITY,
+            half if half == half::f16::ZERO => half::f16::ZERO,
+            half => half,
+        };
+        u32::from(half(low).to_bits()) | u32::from(half(high).to_bits()) << 16
+    }
+    #[inline]
+    fn half_pair_at_least(pair: u32, bounds: u32) -> u32 {
+        let compare = |shift: u32| {
+            let [value, bound] = [pair, bounds].map(|pair| half::f16::from_bits((pair >> shift) as u16));
+            if value >= bound { 0xffff << shift } else { 0 }
+        };
+        compare(0) | compare(16)
+    }
     #[track_caller]
     fn spin_hint() {
         let cx = context();
