@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use dsa_kernels_gpu::topk::schedule::{self, Desk, Survey};
-use dsa_kernels_gpu::topk::{Problem, THREADS};
+use dsa_kernels_gpu::topk::{Batch, Problem, THREADS};
 use dsa_simt::emu::{Launch, Memory, run_closure};
 use dsa_simt::{Carve, block, thread};
 
@@ -13,7 +13,7 @@ fn team_size(lengths: &[i32], blocks: u32, kept: u32) -> u32 {
     let address = memory.allocate(lengths.len() * 4, "lengths").unwrap();
     let bytes: Vec<u8> = lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
     memory.write(address, &bytes).unwrap();
-    let problem = Problem {
+    let batch = Batch {
         scores: std::ptr::null(),
         pitch: i32::MAX as u64,
         lengths: address as *const i32,
@@ -23,9 +23,8 @@ fn team_size(lengths: &[i32], blocks: u32, kept: u32) -> u32 {
         k: 2048,
         next_n: 1,
         compress_ratio: 1,
-        decode_max_len: 8192,
-        medium_max_len: 32_768,
     };
+    let problem = Problem { batch, decode_max_len: 8192, medium_max_len: 32_768 };
     let sizes = Mutex::new(Vec::new());
     let mut launch = Launch::new(1, THREADS);
     launch.shared_bytes = 4 * schedule::words(THREADS);

@@ -11,7 +11,7 @@
 
 use std::error::Error;
 
-use dsa_kernels::topk::{Limits, Path, Plan, TopKArgs};
+use dsa_kernels::topk::{Limits, Plan, TopKArgs};
 use dsa_kernels::{DeviceProperties, LaunchConfig, Module};
 
 #[path = "bring_your_own_launch/driver.rs"]
@@ -58,15 +58,7 @@ fn select(binding: &dyn Binding) -> Result<(), Box<dyn Error>> {
         (0..rows * MAX_LEN).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 * 1e-6).collect();
 
     // 1. Limits and the device's properties give the plan.
-    let limits = Limits {
-        k: K,
-        max_rows: rows,
-        max_len: MAX_LEN,
-        next_n: 1,
-        compress_ratio: 1,
-        path: Path::Auto,
-        max_sms: None,
-    };
+    let limits = Limits { max_rows: rows, max_len: MAX_LEN, ..Limits::of(K) };
     let plan = Plan::new(limits, binding.properties())?;
 
     // 2. The caller's own memory. The state is zero before the first launch; every launch leaves it zero.
@@ -78,10 +70,12 @@ fn select(binding: &dyn Binding) -> Result<(), Box<dyn Error>> {
         rows,
         lengths: binding.upload(&bytes(&lengths.map(i32::cast_unsigned)))?,
         out,
+        values: 0,
     };
 
     // 3. Checked parameters, the launch, and the module with the PTX for this device.
-    let slots = plan.slots(&args, state)?;
+    let workspace = binding.upload(&vec![0xff; plan.workspace_bytes().max(1)])?;
+    let slots = plan.slots(&args, state, workspace)?;
     let config = plan.launch_config(rows);
     println!(
         "{}: {} with {} blocks x {} threads, {} bytes of shared memory{}",

@@ -82,6 +82,7 @@ impl Selector {
             rows: batch.spec.rows() as u32,
             lengths: lengths.address(),
             out: out.address() + 4 * GUARD as u64,
+            values: 0,
         };
         Ok(Placed { scores, lengths, out, args, words })
     }

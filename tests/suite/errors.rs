@@ -116,6 +116,7 @@ fn after_a_launch_that_faulted_the_operator_is_right_again() {
             rows: 9,
             lengths: lengths.address(),
             out: out.address(),
+            values: 0,
         };
         // SAFETY: on the emulator, which checks every access.
         let result = unsafe { topk.enqueue(&stream, &mut workspace, &args) };

@@ -1,10 +1,11 @@
 //! Lengths are signed, untrusted, and different in each row.
 
+use dsa_kernels::topk::Path;
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::shapes;
 
-use crate::support::{assert_teams_worked, check, device, scaled, seed};
+use crate::support::{assert_teams_worked, check, check_with, device, scaled, seed};
 
 #[test]
 fn lengths_around_every_threshold_are_exact_in_one_batch() {
@@ -63,6 +64,11 @@ fn long_and_short_rows_in_turn_stay_exact() {
         let spec = BatchSpec::new(Distribution::Normal, seed, max_len, lengths).with_distributions(pick);
         for k in [2048, 512] {
             check(&device, k, spec.clone());
+            // Teams of blocks take the longest rows, one after the other.
+            let lengths =
+                spec.lengths.iter().map(|&len| if len > 32_768 { len } else { len.min(500) }).collect();
+            let teams = BatchSpec { lengths, ..spec.clone() };
+            check_with(&device, k, teams, |builder| builder.path(Path::Large));
             assert_teams_worked(&device);
         }
     }
@@ -89,11 +95,11 @@ fn rows_are_read_as_far_as_they_are_valid_and_no_further() {
         eprintln!("skipped: not an emulator");
         return;
     }
-    // Bytes read for rows of these lengths beyond what as many empty rows read: every thread reads the
-    // lengths of the rows it works on, and where a row is selected it does so once more.
-    let read = |lengths: Vec<i32>| {
+    // Bytes read for rows of these lengths beyond what as many empty rows read.
+    let read = |path, max_len: usize, lengths: Vec<i32>| {
         let run = |lengths| {
-            check(&device, 2048, BatchSpec::new(Distribution::Normal, 18, 100_000, lengths));
+            let spec = BatchSpec::new(Distribution::Normal, 18, max_len, lengths);
+            check_with(&device, 2048, spec, |builder| builder.path(path));
             device.emulator_statistics().unwrap_or_default()
         };
         let empty = run(vec![0; lengths.len()]).global_read_bytes;
@@ -101,13 +107,23 @@ fn rows_are_read_as_far_as_they_are_valid_and_no_further() {
         // A block that waits reads a counter each time it looks.
         statistics.global_read_bytes - empty - 4 * statistics.spins
     };
+    assert_eq!(read(Path::Auto, 100_000, vec![2048, 1, 0, -1, 100]), 0, "trivial rows");
+    let within = |bytes: u64, scores: u64, percent: u64| {
+        assert!(bytes >= scores && bytes <= scores + scores * percent / 100, "{bytes} bytes for {scores}");
+    };
+    // The row once, and once more the few elements that are ranked.
+    within(read(Path::Auto, 100_000, vec![8_000; 6]), 6 * 4 * 8_000, 2);
+    within(read(Path::Auto, 100_000, vec![16_000; 3]), 3 * 4 * 16_000, 2);
+    // The row once, the sample, and once more what passes the threshold: in one slice, then in several.
+    within(read(Path::Auto, 100_000, vec![100_000; 9]), 9 * 4 * 100_000, 12);
+    within(read(Path::Auto, 400_000, vec![400_000]), 4 * 400_000, 30);
+    // The paths of the origin. Each thread reads the length of a row that is selected once more.
     let bytes_of_lengths = |rows: u64| 4 * 1024 * rows;
-    assert_eq!(read(vec![2048, 1, 0, -1, 100]), 0, "trivial rows");
-    let (bytes, scores) = (read(vec![8_000; 6]), 6 * 4 * 8_000);
+    let (bytes, scores) = (read(Path::Decode, 8_192, vec![8_000; 6]), 6 * 4 * 8_000);
     assert_eq!(bytes, scores + bytes_of_lengths(6), "decode: the row once");
-    let (bytes, scores) = (read(vec![32_000; 3]), 3 * 4 * 32_000);
+    let (bytes, scores) = (read(Path::Medium, 100_000, vec![32_000; 3]), 3 * 4 * 32_000);
     assert_eq!(bytes, 2 * scores + bytes_of_lengths(3), "medium: the row twice");
-    let (bytes, scores) = (read(vec![100_000, 100]), 4 * 100_000);
+    let (bytes, scores) = (read(Path::Large, 100_000, vec![100_000, 100]), 4 * 100_000);
     assert!(bytes >= scores && bytes < 2 * scores, "large: {bytes} bytes for {scores}");
 }
 

@@ -20,12 +20,12 @@
 //! | taking every multiprocessor | `paths::a_limit_on_multiprocessors_limits_the_grid` |
 //! | state that a launch leaves for the next one | `state::every_launch_leaves_the_state_zero` |
 //!
-//! Every test runs on a workspace full of garbage. The paths that there are ask for none
-//! (`TopK::workspace_bytes` is 0), so that this finds nothing yet: it is for paths that will use scratch.
+//! Every test runs on a workspace full of garbage.
 
 mod errors;
 mod exactness;
 mod graphs;
+mod guesses;
 mod layout;
 mod lengths;
 mod paths;

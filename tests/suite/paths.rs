@@ -10,7 +10,7 @@ use crate::support::{check_with, device, scaled, seed};
 fn every_forced_path_is_exact_where_it_can_run() {
     let seed = seed(31);
     let device = device(seed);
-    let all = [Path::Auto, Path::Decode, Path::Medium, Path::Large];
+    let all = [Path::Auto, Path::Resident, Path::Sampled, Path::Decode, Path::Medium, Path::Large];
     for path in all {
         for len in scaled(vec![2_500, 8_192], vec![2_500, 8_192, 20_000, 100_000]) {
             let mut lengths = vec![len as i32, 2_049, 100, len as i32 / 2 + 1, -1];
@@ -20,7 +20,7 @@ fn every_forced_path_is_exact_where_it_can_run() {
                 Distribution::NanMixed,
                 Distribution::Narrow,
             ]);
-            if path == Path::Decode && len > 8_192 {
+            if (path == Path::Decode && len > 8_192) || (path == Path::Resident && len > 16_381) {
                 continue; // refused: see `errors`
             }
             check_with(&device, 2048, spec, |builder| builder.path(path));

@@ -2,12 +2,15 @@
 //!
 //! On a GPU these tests repeat the launch instead: its scheduler is the one there is.
 
+use dsa_kernels::topk::{Path, TopKBuilder};
 use dsa_kernels::{Device, EmulatorOptions, Error};
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::harness::RunError;
 
-use crate::support::{assert_teams_worked, build, check_with, device, on_gpu, scaled, seed, selector};
+use crate::support::{
+    assert_slices_worked, assert_teams_worked, build, check_with, device, on_gpu, scaled, seed, selector,
+};
 
 /// The emulator with these options, or the GPU.
 fn device_with(options: EmulatorOptions) -> Device {
@@ -15,9 +18,6 @@ fn device_with(options: EmulatorOptions) -> Device {
 }
 
 /// A batch that takes every path, with more rows than blocks.
-///
-/// Its five long rows are more than the teams that two or four multiprocessors form, each of two blocks: a
-/// team takes several rows in turn.
 fn mixed(seed: u64) -> BatchSpec {
     let max_len = 80_000;
     let lengths = vec![max_len as i32, 100, 2_500, 33_100, max_len as i32 - 77, 0, 33_000, 8_500, -1, 40_000];
@@ -28,12 +28,30 @@ fn mixed(seed: u64) -> BatchSpec {
     ])
 }
 
+/// Five rows for teams of blocks, and others that no team takes.
+///
+/// The five are more than the teams that two or four multiprocessors form, each of two blocks: a team takes
+/// several rows in turn.
+fn for_teams(seed: u64) -> BatchSpec {
+    let spec = mixed(seed);
+    let lengths = spec.lengths.iter().map(|&len| if len > 32_768 { len } else { len.min(2_048) }).collect();
+    BatchSpec { lengths, ..spec }
+}
+
+/// Three rows, so few that the long ones are cut into slices.
+fn sliced(seed: u64) -> BatchSpec {
+    BatchSpec::new(Distribution::Normal, seed, 60_000, vec![60_000, 20_000, 41_001])
+}
+
 #[test]
 fn every_schedule_gives_the_right_set() {
     let first = seed(61);
     for seed in first..first + scaled(16, 20) {
         let device = device_with(EmulatorOptions { seed, multiprocessors: 4, ..EmulatorOptions::default() });
         check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(4));
+        check_with(&device, 2048, sliced(seed), |builder| builder.max_sms(4));
+        assert_slices_worked(&device);
+        check_with(&device, 2048, for_teams(seed), |builder| builder.max_sms(4).path(Path::Large));
         assert_teams_worked(&device);
     }
 }
@@ -46,6 +64,8 @@ fn the_result_does_not_depend_on_how_many_blocks_run_at_once() {
         let options = EmulatorOptions { seed, multiprocessors, ..EmulatorOptions::default() };
         let device = device_with(options);
         check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(multiprocessors));
+        let large = |builder: TopKBuilder| builder.max_sms(multiprocessors).path(Path::Large);
+        check_with(&device, 2048, for_teams(seed), large);
         if multiprocessors > 1 {
             assert_teams_worked(&device);
         }
@@ -60,12 +80,16 @@ fn paths_without_co_residency_run_one_block_at_a_time() {
     let seed = seed(63);
     let options = EmulatorOptions { seed, resident_blocks: Some(1), ..EmulatorOptions::default() };
     let device = device_with(options);
-    // Rows of the decode and the medium path: no block waits for another.
+    // No block waits for another, not even those that have slices of the same row.
     let lengths = vec![8_192, 20_000, 3, 9_000, 5_000, 2_049, -1];
     let spec = BatchSpec::new(Distribution::Normal, seed, 20_000, lengths);
-    check_with(&device, 2048, spec, |builder| builder);
+    for path in [Path::Auto, Path::Medium] {
+        check_with(&device, 2048, spec.clone(), |builder| builder.path(path));
+    }
+    check_with(&device, 2048, sliced(seed), |builder| builder);
+    assert_slices_worked(&device);
     // One multiprocessor, and so one block of the large path: alone in its group.
-    check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(1));
+    check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(1).path(Path::Large));
 }
 
 #[test]
@@ -77,13 +101,13 @@ fn blocks_that_would_wait_for_blocks_that_cannot_run_are_refused() {
     let options = EmulatorOptions { resident_blocks: Some(3), ..EmulatorOptions::default() };
     let device = Device::emulator_with(options);
     let batch = build(BatchSpec::full(Distribution::Normal, 65, 40_000, 1));
-    let mut refused = selector(&device, 2048, &batch.spec, |builder| builder);
+    let mut refused = selector(&device, 2048, &batch.spec, |builder| builder.path(Path::Large));
     let error = refused.check(&batch).expect_err("4 blocks wait for each other, 3 can run");
     assert!(
         matches!(error, RunError::Library(Error::CooperativeTooLarge { grid: 4, limit: 3, .. })),
         "{error:?}"
     );
-    check_with(&device, 2048, batch.spec, |builder| builder.max_sms(3));
+    check_with(&device, 2048, batch.spec, |builder| builder.max_sms(3).path(Path::Large));
 }
 
 #[test]
@@ -98,6 +122,8 @@ fn small_shared_memory_does_not_change_the_result() {
         };
         let device = device_with(options);
         let spec = BatchSpec::full(Distribution::Normal, seed, scaled(120_000, 1_000_000), 1);
-        check_with(&device, 2048, spec, |builder| builder);
+        for path in [Path::Auto, Path::Large] {
+            check_with(&device, 2048, spec.clone(), |builder| builder.path(path));
+        }
     }
 }

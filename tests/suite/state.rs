@@ -1,7 +1,7 @@
 //! The words of device memory that an operator owns from launch to launch.
 
 use dsa_kernels::topk::{Limits, Path, Plan, TopKArgs};
-use dsa_kernels::{Buffer, Module};
+use dsa_kernels::{Buffer, Device, Module};
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::harness::POISON;
@@ -12,21 +12,20 @@ use crate::support::{assert_teams_worked, build, device, seed};
 fn every_launch_leaves_the_state_zero() {
     let seed = seed(91);
     let device = device(seed);
+    // As many multiprocessors as the emulator has: five long rows are more than the teams.
+    for path in [Path::Auto, Path::Large] {
+        let limits = Limits { max_rows: 10, max_len: 80_000, max_sms: Some(4), path, ..Limits::of(2048) };
+        launches_leave_the_state_zero(&device, seed, limits);
+    }
+}
+
+fn launches_leave_the_state_zero(device: &Device, seed: u64, limits: Limits) {
     let stream = device.stream().unwrap();
-    let limits = Limits {
-        k: 2048,
-        max_rows: 10,
-        max_len: 80_000,
-        next_n: 1,
-        compress_ratio: 1,
-        path: Path::Auto,
-        // As many as the emulator has: five long rows are more than the teams.
-        max_sms: Some(4),
-    };
     let plan = Plan::new(limits, device.properties()).unwrap();
     let kernel = device.load_kernel(&Module::topk(), plan.entry()).unwrap();
     let state: Buffer<u32> = device.alloc(plan.state_bytes() / 4).unwrap();
     state.fill_bytes(0).unwrap();
+    let workspace: Buffer<u8> = device.alloc(plan.workspace_bytes().max(1)).unwrap();
     let batches: [&[i32]; 9] = [
         &[80_000; 5],
         &[80_000],
@@ -53,8 +52,9 @@ fn every_launch_leaves_the_state_zero() {
             rows: rows as u32,
             lengths: device_lengths.address(),
             out: out.address(),
+            values: 0,
         };
-        let slots = plan.slots(&args, state.address()).unwrap();
+        let slots = plan.slots(&args, state.address(), workspace.address()).unwrap();
         // SAFETY: the slots are the plan's; the buffers are as large as it asks for, and live until the
         // stream is synchronised.
         unsafe { kernel.launch(&stream, &plan.launch_config(args.rows), &slots) }.unwrap();
@@ -68,8 +68,8 @@ fn every_launch_leaves_the_state_zero() {
             dirty.is_empty(),
             "after rows of {lengths:?} these words of the state are not zero: {dirty:?}"
         );
-        if lengths == [80_000; 5] {
-            assert_teams_worked(&device);
+        if lengths == [80_000; 5] && limits.path == Path::Large {
+            assert_teams_worked(device);
         }
     }
 }

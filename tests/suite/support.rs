@@ -60,6 +60,14 @@ pub(crate) fn assert_teams_worked(device: &Device) {
     }
 }
 
+/// Requires that blocks of the emulator shared a row in slices since the last call: each slice takes two atomic
+/// operations on the row's state.
+pub(crate) fn assert_slices_worked(device: &Device) {
+    if let Some(statistics) = device.emulator_statistics() {
+        assert!(statistics.global_atomics >= 4, "no row in several slices: {statistics:?}");
+    }
+}
+
 /// Runs one batch through a new operator and checks it.
 pub(crate) fn check(device: &Device, k: usize, spec: BatchSpec) {
     check_with(device, k, spec, |builder| builder);

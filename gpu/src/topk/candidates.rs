@@ -4,7 +4,7 @@
 //! The list is a cache: a path knows from its histogram how many elements there are, and uses the list only
 //! if all of them fit. Otherwise it refines over the row itself.
 
-use dsa_simt::{Carve, Global, Shared, thread, warp};
+use dsa_simt::{Carve, Global, Shared, opaque, thread, warp};
 
 use super::histogram::Histogram;
 use super::key::ABSENT;
@@ -12,15 +12,14 @@ use super::output::{Counters, TieSink};
 use super::radix;
 use super::source::{Source, Tile, Visitor};
 
-/// Most candidates that the list holds.
+/// Most candidates of a block's own list.
 pub const CAPACITY: u32 = 4096;
-/// Words of shared memory that [`Candidates::carve`] takes.
-pub const WORDS: u32 = 2 * CAPACITY;
+/// Words of shared memory that [`Candidates::carve`] takes for a list of up to `capacity`, a multiple of 4.
+pub const fn words(capacity: u32) -> u32 {
+    2 * capacity
+}
 /// Up to this many candidates are ranked by comparing all pairs, which takes no barrier.
 const RANKED: u32 = 512;
-/// Threads that share the comparisons of one candidate: with about a hundred candidates, the usual number,
-/// most of the block has something to do.
-const SHARERS: u32 = 8;
 
 /// A list of keys and of the indices they came from.
 #[derive(Clone, Copy)]
@@ -33,11 +32,24 @@ impl Candidates {
     /// Takes its room from `carve`.
     ///
     /// # Safety
-    /// As for [`Carve::array`], for [`WORDS`] words.
+    /// As for [`Carve::array`], for [`words`]`(capacity)` words.
     #[inline(always)]
-    pub unsafe fn carve(carve: &mut Carve) -> Self {
+    pub unsafe fn carve(carve: &mut Carve, capacity: u32) -> Self {
         // SAFETY: passed on to the caller.
-        unsafe { Self { keys: carve.array(CAPACITY), indices: carve.array(CAPACITY) } }
+        unsafe { Self { keys: carve.array(capacity), indices: carve.array(capacity) } }
+    }
+
+    /// Writes place `number` of the list.
+    #[inline(always)]
+    pub fn add(self, number: u32, key: u32, index: u32) {
+        self.keys.set(number, key);
+        self.indices.set(number, index);
+    }
+
+    /// The key and the index at place `number`.
+    #[inline(always)]
+    pub fn get(self, number: u32) -> (u32, u32) {
+        (self.keys.get(number), self.indices.get(number))
     }
 
     /// Writes the indices of the `wanted` largest of the first `count` candidates to `out`, from `position`
@@ -56,7 +68,8 @@ impl Candidates {
         counters: Counters,
     ) {
         if count <= RANKED {
-            self.rank::<T>(count, wanted, out, position);
+            let put = |rank, index: u32| out.set((position + rank) as usize, index.cast_signed());
+            self.rank::<T>(count, wanted, put);
         } else {
             radix::select(&self.first::<T>(count), wanted, out, position, histogram, counters);
         }
@@ -68,36 +81,29 @@ impl Candidates {
         Listed { candidates: self, count }
     }
 
-    /// A candidate's rank is the number of candidates before it, equal keys in the order of their index; the
-    /// first `wanted` ranks are written.
+    /// A candidate's rank is the number of candidates before it, equal keys in the order of their index; `put`
+    /// is called with the first `wanted` ranks and their indices.
+    ///
+    /// Collective over the block, after a block barrier that ends the collection.
     #[inline(always)]
-    fn rank<const T: u32>(self, count: u32, wanted: u32, out: Global<i32>, position: u32) {
-        let share = thread::index() % SHARERS;
-        let mut candidate = thread::index() / SHARERS;
-        // Whole warps stop together: the shuffles need all lanes.
-        while candidate - thread::lane() / SHARERS < count {
-            let listed = candidate < count;
+    pub fn rank<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
+        // A warp to a candidate, a lane to each of the others.
+        let lane = opaque(thread::lane());
+        let mut candidate = thread::warp();
+        while candidate < count {
+            let (key, index) = self.get(candidate);
             let mut before = 0;
-            if listed {
-                let key = self.keys.get(candidate);
-                let index = self.indices.get(candidate);
-                let mut other = share;
-                while other < count {
-                    let other_key = self.keys.get(other);
-                    let earlier = other_key == key && self.indices.get(other) < index;
-                    before += u32::from(other_key > key || earlier);
-                    other += SHARERS;
-                }
+            let mut other = lane;
+            while other < count {
+                let (other_key, other_index) = self.get(other);
+                before += u32::from(other_key > key || (other_key == key && other_index < index));
+                other += warp::SIZE;
             }
-            let mut distance = 1;
-            while distance < SHARERS {
-                before += warp::shuffle_xor(warp::ALL, before, distance);
-                distance *= 2;
+            let before = warp::reduce_add(warp::ALL, before);
+            if lane == 0 && before < wanted {
+                put(before, index);
             }
-            if listed && share == 0 && before < wanted {
-                out.set((position + before) as usize, self.indices.get(candidate).cast_signed());
-            }
-            candidate += T / SHARERS;
+            candidate += T / warp::SIZE;
         }
     }
 }
@@ -107,8 +113,7 @@ impl TieSink for Candidates {
 
     #[inline(always)]
     fn take(&mut self, number: u32, key: u32, index: u32) {
-        self.keys.set(number, key);
-        self.indices.set(number, index);
+        self.add(number, key, index);
     }
 }
 

@@ -26,7 +26,7 @@ pub struct BlockScratch<const T: u32> {
 }
 
 /// Bytes of shared memory of a [`BlockScratch`].
-pub const SCRATCH_BYTES: u32 = 4 * (histogram::WORDS + Counters::WORDS + candidates::WORDS);
+pub const SCRATCH_BYTES: u32 = 4 * (histogram::WORDS + Counters::WORDS + candidates::words(CAPACITY));
 
 impl<const T: u32> BlockScratch<T> {
     /// Takes its room from `carve`.
@@ -40,7 +40,7 @@ impl<const T: u32> BlockScratch<T> {
             Self {
                 histogram: Histogram::carve(carve),
                 counters: Counters::carve(carve),
-                candidates: Candidates::carve(carve),
+                candidates: Candidates::carve(carve, CAPACITY),
             }
         }
     }

@@ -15,13 +15,22 @@ const SIGN: u32 = 0x8000_0000;
 /// The key of a score: `a < b` if and only if `key(a) < key(b)`; NaN is lowest, zeros are equal.
 #[inline(always)]
 pub fn key(score: f32) -> u32 {
-    if score.is_nan() {
-        return NAN;
-    }
+    if score.is_nan() { NAN } else { number_key(score) }
+}
+
+/// The key of a score that is not NaN.
+#[inline(always)]
+pub fn number_key(score: f32) -> u32 {
     // The sum turns -0.0 into +0.0 and leaves every other number as it is.
     let bits = (score + 0.0).to_bits();
     let flip = (bits.cast_signed() >> 31).cast_unsigned() | SIGN;
     bits ^ flip
+}
+
+/// A score with this key; the inverse of [`key`]. For [`NAN`] and what is no score's key, a NaN.
+#[inline(always)]
+pub fn score(key: u32) -> f32 {
+    f32::from_bits(if key & SIGN != 0 { key ^ SIGN } else { !key })
 }
 
 /// The 16-bit key of the score rounded to half precision. Monotone in `key`; NaN and absence give zero.
@@ -65,6 +74,14 @@ mod tests {
             assert!(key(pair[0]) < key(pair[1]), "{pair:?}");
             assert!(half_key(key(pair[0])) <= half_key(key(pair[1])), "{pair:?}");
         }
+    }
+
+    #[test]
+    fn every_score_comes_back_from_its_key() {
+        for number in ASCENDING {
+            assert_eq!(score(key(number)).to_bits(), number.to_bits());
+        }
+        assert!(score(NAN).is_nan() && score(key(f32::INFINITY) + 1).is_nan());
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct SliceScratch<const T: u32> {
 
 /// Bytes of shared memory of a [`SliceScratch`] that keeps `elements` elements, a multiple of 4.
 pub const fn scratch_bytes(elements: u32) -> u32 {
-    4 * (2 * histogram::WORDS + Counters::WORDS + candidates::WORDS + Holdings::WORDS + elements)
+    4 * (2 * histogram::WORDS + Counters::WORDS + candidates::words(CAPACITY) + Holdings::WORDS + elements)
 }
 
 impl<const T: u32> SliceScratch<T> {
@@ -61,7 +61,7 @@ impl<const T: u32> SliceScratch<T> {
                 own: Histogram::carve(carve),
                 merged: Histogram::carve(carve),
                 counters: Counters::carve(carve),
-                candidates: Candidates::carve(carve),
+                candidates: Candidates::carve(carve, CAPACITY),
                 holdings: Holdings(carve.array(Holdings::WORDS)),
                 kept: carve.array(carve.words_left()),
             }

@@ -18,29 +18,41 @@
 //! After the persistent top-k of vLLM (PR 37421), whose four paths these are; the algorithms are described
 //! in their files.
 
+pub mod bins;
 pub mod candidates;
 pub mod coarse;
 pub mod decode;
+pub mod half;
 pub mod histogram;
 pub mod key;
 pub mod large;
+pub mod list;
 pub mod medium;
 pub mod output;
 pub mod radix;
+pub mod refine;
+pub mod resident;
 pub mod row;
+pub mod sampled;
 pub mod schedule;
+pub mod scores;
 pub mod source;
 pub mod state;
 pub mod team;
 pub mod trivial;
 
-use dsa_simt::{Carve, Global, block};
+use dsa_simt::{Carve, Global, Shared, block, thread};
 
 use coarse::BlockScratch;
 use large::SliceScratch;
+use list::List;
+use refine::{Outcome, Scratch};
+use resident::Pairs;
 use row::Row;
+use sampled::{Notes, SampledScratch, Slice};
 use schedule::{Desk, Queue, Survey};
-use state::State;
+use scores::Scores;
+use state::{RowState, State};
 
 /// What the output holds behind the last index of a row.
 pub const EMPTY: i32 = -1;
@@ -63,13 +75,13 @@ pub const fn grid_shared_bytes(elements: u32) -> u32 {
     4 * schedule::words(THREADS) + larger
 }
 
-/// The arguments of a launch.
+/// The rows of a launch.
 ///
 /// What is said of the fields is what a launcher promises, with two things more: nothing but the launch
 /// writes any of the memory while it runs, and the launch has the grid, block and shared memory that its
 /// entry point asks for.
 #[derive(Clone, Copy)]
-pub struct Problem {
+pub struct Batch {
     /// First element of the first row, aligned to 4 bytes. `max_len` elements of each row are readable.
     pub scores: *const f32,
     /// Distance between rows, in elements; at least `max_len`.
@@ -89,18 +101,18 @@ pub struct Problem {
     pub next_n: u32,
     /// What that length is divided by, at least 1.
     pub compress_ratio: u32,
-    /// Longest row of the decode path, at most [`DECODE_MAX_LEN`].
-    pub decode_max_len: u32,
-    /// Longest row of the medium path; longer ones need `topk_f32_grid`.
-    pub medium_max_len: u32,
 }
 
-impl Problem {
+impl Batch {
     /// The valid length of a row.
     #[inline(always)]
     pub fn len(&self, row: u32) -> u32 {
         // SAFETY: the launcher promises a length for every row.
         let lengths = unsafe { Global::from_raw(self.lengths, self.rows.div_ceil(self.next_n) as usize) };
+        if self.next_n == 1 && self.compress_ratio == 1 {
+            let len = lengths.get_readonly(row as usize);
+            return (len.max(0).cast_unsigned()).min(self.max_len);
+        }
         let sequence = i64::from(lengths.get_readonly((row / self.next_n) as usize));
         // 64 bits: a length near the ends of i32 must not wrap.
         let len = sequence - i64::from(self.next_n) + 1 + i64::from(row % self.next_n);
@@ -108,6 +120,43 @@ impl Problem {
         len.min(self.max_len)
     }
 
+    /// The first `len` scores of a row, its valid length.
+    #[inline(always)]
+    fn scores(&self, row: u32, len: u32) -> Global<f32> {
+        // SAFETY: the launcher promises `max_len` readable elements of every row, and `len` is at most that;
+        // nothing writes them during the launch.
+        unsafe { Global::from_raw(self.scores.add(row as usize * self.pitch as usize), len as usize) }
+    }
+
+    /// The output of a row.
+    #[inline(always)]
+    fn out_row(&self, row: u32) -> Global<i32> {
+        // SAFETY: the launcher promises room for k indices for every row.
+        unsafe { Global::from_raw(self.out.add(row as usize * self.k as usize), self.k as usize) }
+    }
+}
+
+/// The arguments of the kernels that have the paths of the origin.
+#[derive(Clone, Copy)]
+pub struct Problem {
+    /// The rows.
+    pub batch: Batch,
+    /// Longest row of the decode path, at most [`DECODE_MAX_LEN`].
+    pub decode_max_len: u32,
+    /// Longest row of the medium path; longer ones need `topk_f32_grid`.
+    pub medium_max_len: u32,
+}
+
+impl core::ops::Deref for Problem {
+    type Target = Batch;
+
+    #[inline(always)]
+    fn deref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl Problem {
     /// Whether a row of this length is for the large path.
     #[inline(always)]
     fn is_long(&self, len: u32) -> bool {
@@ -117,18 +166,7 @@ impl Problem {
     /// The valid prefix of a row.
     #[inline(always)]
     fn row(&self, row: u32) -> Row {
-        // SAFETY: the launcher promises `max_len` readable elements of every row, and `len` is at most
-        // that; nothing writes them during the launch.
-        Row::new(unsafe {
-            Global::from_raw(self.scores.add(row as usize * self.pitch as usize), self.len(row) as usize)
-        })
-    }
-
-    /// The output of a row.
-    #[inline(always)]
-    fn out_row(&self, row: u32) -> Global<i32> {
-        // SAFETY: the launcher promises room for k indices for every row.
-        unsafe { Global::from_raw(self.out.add(row as usize * self.k as usize), self.k as usize) }
+        Row::new(self.scores(row, self.len(row)))
     }
 
     /// Works alone on a row that is not long. Collective over the block; needs a block barrier before
@@ -210,4 +248,108 @@ pub unsafe fn run_grid(problem: Problem, state: *mut u32) {
         row = queue.take();
     }
     queue.close();
+}
+
+/// Bytes of dynamic shared memory of `topk_f32`, whose longest row has `max_len` elements.
+pub const fn shared_bytes(max_len: u32) -> u32 {
+    let always = Scratch::BYTES + 4 * NOTE_WORDS;
+    if max_len <= RESIDENT_MAX_LEN { always } else { always + SAMPLED_BYTES }
+}
+
+/// Longest row that is kept in registers wherever it starts; if that is at an address aligned to 16 bytes, it
+/// may be [`RESIDENT_PLACES`] long.
+pub const RESIDENT_MAX_LEN: u32 = RESIDENT_PLACES - 3;
+/// Elements of the vectors that a block keeps in registers.
+pub const RESIDENT_PLACES: u32 = 16_384;
+/// Fewest elements of a slice.
+pub const MIN_SLICE: u32 = 4096;
+const NOTE_WORDS: u32 = 4;
+const SAMPLED_BYTES: u32 = 4 * (list::WORDS + Notes::WORDS);
+
+/// Every row by the fastest path: the body of `topk_f32`.
+///
+/// Row `r` falls to blocks `r * slices` and following; blocks take rows as long as there are any.
+///
+/// # Safety
+/// See [`topk_f32`](crate::topk_f32).
+#[inline(always)]
+pub unsafe fn run(batch: Batch, slices: u32, state: *mut u32, workspace: *mut u32) {
+    let mut carve = Carve::dynamic();
+    // SAFETY: the launch has `shared_bytes(max_len)` of shared memory.
+    let scratch = unsafe { Scratch::carve(&mut carve) };
+    // The unit and the row that the block works on: noted, because they would hold registers all the time.
+    // SAFETY: as above.
+    let note: Shared<u32> = unsafe { carve.array(NOTE_WORDS) };
+    let mut unit = block::index();
+    while unit < batch.rows * slices {
+        // Without the division in the usual case.
+        let (row, number) = if slices == 1 { (unit, 0) } else { (unit / slices, unit % slices) };
+        if thread::index() == 0 {
+            note.set4(0, [unit, row, 0, 0]);
+        }
+        if run_unit(&batch, row, number, slices, state, workspace, scratch, carve) == Outcome::Crowded {
+            // All anew, so that nothing is held in registers for this rare case.
+            let row = note.get(1);
+            refine::select(&Scores::new(batch.scores(row, batch.len(row))), batch.k, scratch);
+            scratch.staged().write::<{ bins::THREADS }>(batch.out_row(note.get(1)));
+        }
+        if block::count() >= batch.rows * slices {
+            return;
+        }
+        block::sync();
+        unit = note.get(0) + block::count();
+        block::sync();
+    }
+}
+
+/// What the block does for slice `number` of a row. Collective over the block.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn run_unit(
+    batch: &Batch,
+    row: u32,
+    number: u32,
+    slices: u32,
+    state: *mut u32,
+    workspace: *mut u32,
+    scratch: Scratch,
+    mut carve: Carve,
+) -> Outcome {
+    let len = batch.len(row);
+    // While the length is on its way.
+    scratch.bins.zero();
+    if thread::index() == 0 {
+        scratch.start();
+    }
+    block::sync();
+    let out = batch.out_row(row);
+    let scores = Scores::new(batch.scores(row, len));
+    let places = scores.places();
+    let count = if places <= RESIDENT_PLACES { 1 } else { slices.min(len.div_ceil(MIN_SLICE)) };
+    if number >= count {
+        return Outcome::Done;
+    }
+    if len <= batch.k {
+        trivial::select::<{ bins::THREADS }>(len, out);
+        return Outcome::Done;
+    }
+    if places <= RESIDENT_PLACES {
+        type Half = Pairs<8>;
+        if places <= RESIDENT_PLACES / 2 {
+            resident::select::<Half>(scores, out, scratch)
+        } else {
+            resident::select::<(Half, Half)>(scores, out, scratch)
+        }
+    } else {
+        // SAFETY: rows of this length have shared memory for a list; if there are several slices, state and
+        // workspace have room for each of the rows.
+        let (sampled, state, list) = unsafe {
+            let list = List::carve(&mut carve);
+            let sampled = SampledScratch { scratch, list, notes: Notes::carve(&mut carve) };
+            let words = sampled::LIST_WORDS as usize;
+            let list = Global::from_raw(workspace.add(row as usize * words), words);
+            (sampled, RowState::from_raw(state, row), list)
+        };
+        sampled::select(scores, out, Slice { number, count }, state, list, sampled)
+    }
 }

@@ -3,10 +3,11 @@
 //! The winners (elements above the threshold) come first, in any order; then as many of the elements equal
 //! to it as are still wanted. A warp reserves room for all its elements of a tile with one atomic.
 
-use dsa_simt::{AtomicOp, Carve, Global, Shared, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Global, Shared, opaque, thread, warp};
 
 use super::histogram::{inclusive_sum, interval};
 use super::key::{ABSENT, half_key};
+use super::refine::KeyRange;
 use super::source::{Tile, Visitor};
 
 /// What separates winners and ties from the rest. [`ABSENT`] is neither.
@@ -28,6 +29,12 @@ impl KeyThreshold {
     pub fn new(prefix: u32, shift: u32) -> Self {
         let (first_tie, last_tie) = interval(prefix, shift);
         Self { first_tie, last_tie }
+    }
+
+    /// Ties are the keys of a range.
+    #[inline(always)]
+    pub fn of(range: KeyRange) -> Self {
+        Self { first_tie: range.first.max(ABSENT + 1), last_tie: range.last }
     }
 
     /// All keys from `key` on are ties, there are no winners: for listing what is not decided yet.
@@ -86,6 +93,35 @@ impl Counters {
         self.0.set(Self::TIES, ties);
     }
 
+    /// A position for one tie.
+    #[inline(always)]
+    pub fn tie(self) -> u32 {
+        self.0.atomic(AtomicOp::Add, Self::TIES, 1)
+    }
+
+    /// Winners that were placed, after a block barrier.
+    #[inline(always)]
+    pub fn winners(self) -> u32 {
+        self.0.get(Self::WINNERS)
+    }
+
+    /// Ties that were placed, after a block barrier.
+    #[inline(always)]
+    pub fn ties(self) -> u32 {
+        self.0.get(Self::TIES)
+    }
+
+    /// Positions for the lane's `winners`; collective over the warp.
+    #[inline(always)]
+    pub fn reserve_winners(self, winners: u32) -> u32 {
+        let sum = inclusive_sum(winners);
+        let mut base = 0;
+        if thread::lane() == warp::SIZE - 1 && sum > 0 {
+            base = self.0.atomic(AtomicOp::Add, Self::WINNERS, sum);
+        }
+        warp::shuffle(warp::ALL, base, warp::SIZE - 1) + sum - winners
+    }
+
     /// Positions for the lane's `winners` and `ties`; collective over the warp.
     #[inline(always)]
     fn reserve(self, winners: u32, ties: u32) -> (u32, u32) {
@@ -140,7 +176,7 @@ impl TieSink for FirstTies {
 
 /// Number of the lowest set bit. (`trailing_zeros` compiles to a branch on this target.)
 #[inline(always)]
-fn lowest_bit(bits: u32) -> u32 {
+pub fn lowest_bit(bits: u32) -> u32 {
     bits.reverse_bits().leading_zeros()
 }
 
@@ -191,5 +227,64 @@ impl<H: Threshold, S: TieSink> Visitor for Emit<H, S> {
                 ties &= ties - 1;
             }
         }
+    }
+}
+
+/// An output row in the making, in shared memory: single words at scattered positions are slow to write to
+/// device memory.
+#[derive(Clone, Copy)]
+pub struct Staged(Shared<u32>);
+
+impl Staged {
+    /// Words that the longest output row takes.
+    pub const WORDS: u32 = super::MAX_K;
+
+    /// Stages in `words`, of which there are [`Staged::WORDS`].
+    #[inline(always)]
+    pub fn new(words: Shared<u32>) -> Self {
+        Self(words)
+    }
+
+    /// Puts an index at a position.
+    #[inline(always)]
+    pub fn set(self, position: u32, index: u32) {
+        self.0.set(Self::word(position), index);
+    }
+
+    /// Puts the indices of the bits set in this lane's `winners` at positions reserved for them. The bits are
+    /// `bit(0)` to `bit(count - 1)`, known when this is compiled. Collective over the warp.
+    #[inline(always)]
+    pub fn set_winners(
+        self,
+        counters: Counters,
+        winners: u32,
+        count: u32,
+        bit: impl Fn(u32) -> u32,
+        index: impl Fn(u32) -> u32,
+    ) {
+        let mut position = counters.reserve_winners(winners.count_ones());
+        for number in 0..count {
+            if winners >> bit(number) & 1 != 0 {
+                self.set(position, index(bit(number)));
+                position += 1;
+            }
+        }
+    }
+
+    /// Writes the row to `out`; a block of `T` threads, after a block barrier.
+    #[inline(always)]
+    pub fn write<const T: u32>(self, out: Global<i32>) {
+        let mut position = opaque(thread::index());
+        while position < out.len() as u32 {
+            out.set(position as usize, self.0.get(Self::word(position)).cast_signed());
+            position += T;
+        }
+    }
+
+    /// The lanes of a warp write runs of about four positions: where a run begins, so many lanes would meet
+    /// in one bank.
+    #[inline(always)]
+    fn word(position: u32) -> u32 {
+        position ^ position >> 5 & 3
     }
 }

@@ -17,7 +17,8 @@ impl<const N: usize> Tile<N> {
     /// Index in the row of element `element` of this thread.
     #[inline(always)]
     pub fn index(&self, element: u32) -> u32 {
-        self.start + element / 4 * self.stride + element % 4
+        // Lanes without an element may have an index below zero.
+        self.start.wrapping_add(element / 4 * self.stride + element % 4)
     }
 }
 

@@ -20,6 +20,44 @@ pub const fn words(blocks: u32) -> u32 {
     QUEUE_WORDS + blocks.div_ceil(2) * TEAM_WORDS
 }
 
+/// Words of state for a launch of [`run`](super::run) whose first `rows` rows may have several slices.
+pub const fn row_words(rows: u32) -> u32 {
+    QUEUE_WORDS + rows * ROW_WORDS
+}
+
+/// Words of a [`RowState`].
+const ROW_WORDS: u32 = LINE;
+
+/// The state of a row that several blocks read.
+#[derive(Clone, Copy)]
+pub struct RowState(Global<u32>);
+
+impl RowState {
+    /// The state of row `row`, in the state at `start`.
+    ///
+    /// # Safety
+    /// As for [`Global::from_raw`], for [`row_words`]`(row + 1)` words from `start` on, if it is used; no other
+    /// launch uses them meanwhile.
+    #[inline(always)]
+    pub unsafe fn from_raw(start: *mut u32, row: u32) -> Self {
+        // SAFETY: passed on to the caller.
+        let all = unsafe { Global::from_raw(start, row_words(row + 1) as usize) };
+        Self(all.slice((QUEUE_WORDS + row * ROW_WORDS) as usize, ROW_WORDS as usize))
+    }
+
+    /// Elements that passed the threshold so far.
+    #[inline(always)]
+    pub fn passed(self) -> Global<u32> {
+        self.0.slice(0, 1)
+    }
+
+    /// Blocks that are done with their slice.
+    #[inline(always)]
+    pub fn arrived(self) -> Global<u32> {
+        self.0.slice(1, 1)
+    }
+}
+
 /// The state of an operator, for a grid of up to the number of blocks it was made for.
 #[derive(Clone, Copy)]
 pub struct State(Global<u32>);

@@ -3,8 +3,10 @@
 //! [`Plan`] turns limits and device properties into a launch, without CUDA; [`TopK`] is the operator that
 //! owns what a launch needs and enqueues it. See [`TopK`] for the contract.
 
+mod limits;
 mod operator;
 mod plan;
 
+pub use limits::{Limits, Order, Path, ScoreType, Ties, TopKArgs};
 pub use operator::{TopK, TopKBuilder};
-pub use plan::{Limits, Path, Plan, TopKArgs};
+pub use plan::{Plan, Slots};

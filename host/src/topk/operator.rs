@@ -1,6 +1,6 @@
 //! The operator.
 
-use crate::topk::{Limits, Path, Plan, TopKArgs};
+use crate::topk::{Limits, Order, Path, Plan, ScoreType, Ties, TopKArgs};
 use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 
 /// Selects the indices of the k largest scores of each row, in one launch whose shape never depends on device
@@ -92,6 +92,34 @@ impl TopKBuilder {
         self
     }
 
+    /// The type of the scores; f32 unless set.
+    #[must_use]
+    pub fn scores(mut self, scores: ScoreType) -> Self {
+        self.limits.scores = scores;
+        self
+    }
+
+    /// Which of several equal scores are selected; any unless set.
+    #[must_use]
+    pub fn ties(mut self, ties: Ties) -> Self {
+        self.limits.ties = ties;
+        self
+    }
+
+    /// The order of the output; any unless set.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.limits.order = order;
+        self
+    }
+
+    /// Whether launches also write the selected scores; not unless set.
+    #[must_use]
+    pub fn values(mut self, values: bool) -> Self {
+        self.limits.values = values;
+        self
+    }
+
     /// How rows are selected; [`Path::Auto`] unless set.
     #[must_use]
     pub fn path(mut self, path: Path) -> Self {
@@ -127,17 +155,7 @@ impl TopKBuilder {
 impl TopK {
     /// A builder for an operator that selects `k` elements of each row, `1..=4096`.
     pub fn builder(k: u32) -> TopKBuilder {
-        TopKBuilder {
-            limits: Limits {
-                k,
-                max_rows: 1,
-                max_len: 131_072,
-                next_n: 1,
-                compress_ratio: 1,
-                path: Path::Auto,
-                max_sms: None,
-            },
-        }
+        TopKBuilder { limits: Limits::of(k) }
     }
 
     /// The launch that was chosen.
@@ -168,11 +186,13 @@ impl TopK {
         workspace: &mut Workspace,
         args: &TopKArgs,
     ) -> Result<(), Error> {
-        let slots = self.plan.slots(args, self.state.address())?;
+        self.plan.check(args)?;
         self.kernel.device().same_as(workspace.device(), "workspace")?;
-        if self.plan.workspace_bytes() > 0 {
-            workspace.get_simultaneous("TopK", &[self.plan.workspace_bytes()])?;
-        }
+        let scratch = match self.plan.workspace_bytes() {
+            0 => 0,
+            bytes => workspace.get_simultaneous("TopK", &[bytes])?[0],
+        };
+        let slots = self.plan.slots(args, self.state.address(), scratch)?;
         if args.rows == 0 {
             return Ok(());
         }
@@ -223,6 +243,7 @@ impl TopK {
             rows,
             lengths: lengths.address(),
             out: out.address(),
+            values: 0,
         };
         self.plan.check(&args)?;
         let limits = self.plan.limits();

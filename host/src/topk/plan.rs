@@ -1,110 +1,18 @@
 //! From limits and device properties to a launch: pure, so that it can be tested without a GPU and used with
 //! any CUDA binding.
 
-use std::fmt;
-use std::str::FromStr;
+use std::ops::Deref;
 
-use dsa_kernels_gpu::topk::{self as kernels, state};
+use dsa_kernels_gpu::topk::{self as kernels, bins, sampled, state};
 use dsa_simt::Slot;
 
+use crate::topk::{Limits, Order, Path, ScoreType, Ties, TopKArgs};
 use crate::{DeviceProperties, Error, LaunchConfig};
 
-/// Longest row of the medium path under [`Path::Auto`].
-const MEDIUM_MAX_LEN: u32 = 32_768;
 /// More elements than the shared memory of any device holds: keeps the bytes for them in 32 bits.
 const MOST_KEPT: u32 = 1 << 20;
 /// Longest row at all: indices are `i32`.
 const MAX_LEN: u32 = i32::MAX as u32;
-
-/// How rows are selected.
-///
-/// Under `Auto` each row takes the path for its own length, on the device. The others force one path, for
-/// study; rows with at most k elements are always trivial.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Path {
-    /// By length: trivial up to k, decode up to 8,192, medium up to 32,768, large above. On a device
-    /// without cooperative launches, medium above, too.
-    #[default]
-    Auto,
-    /// All elements of the row; needs `max_len <= k`.
-    Trivial,
-    /// One block, the row in registers; needs `max_len <= 8192`.
-    Decode,
-    /// One block, the row read twice; any length.
-    Medium,
-    /// Several blocks per row, which wait for each other; needs cooperative launches. Any length.
-    Large,
-}
-
-impl Path {
-    /// All paths.
-    pub const ALL: [Self; 5] = [Self::Auto, Self::Trivial, Self::Decode, Self::Medium, Self::Large];
-
-    /// The path's name, which [`FromStr`] takes.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Trivial => "trivial",
-            Self::Decode => "decode",
-            Self::Medium => "medium",
-            Self::Large => "large",
-        }
-    }
-}
-
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Path {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|path| path.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::argument("path", name, format!("one of {names}"), "choose one of them")
-        })
-    }
-}
-
-/// What an operator is built for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Elements wanted of each row, `1..=4096`.
-    pub k: u32,
-    /// Most rows of a launch.
-    pub max_rows: u32,
-    /// Longest valid prefix of a row, in elements; longer lengths are clamped to it.
-    pub max_len: u32,
-    /// Rows per sequence (multi-token prediction), at least 1.
-    ///
-    /// Row `s * next_n + j` has the length `(lengths[s] - next_n + 1 + j) / compress_ratio`, rounded down.
-    pub next_n: u32,
-    /// What lengths are divided by, at least 1.
-    pub compress_ratio: u32,
-    /// How rows are selected.
-    pub path: Path,
-    /// Most multiprocessors that a launch may take; `None` for all.
-    pub max_sms: Option<u32>,
-}
-
-/// The arguments of one launch, as device addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TopKArgs {
-    /// `f32[rows, pitch]`, aligned to 4 bytes. Of row `r`, at least `max_len` elements from
-    /// `scores + 4 * r * pitch` on are readable.
-    pub scores: u64,
-    /// Distance between rows in elements, at least `max_len`.
-    pub pitch: u64,
-    /// Number of rows, a multiple of `next_n`.
-    pub rows: u32,
-    /// `i32[rows / next_n]`, aligned to 4 bytes.
-    pub lengths: u64,
-    /// `i32[rows, k]`, aligned to 4 bytes.
-    pub out: u64,
-}
 
 /// A launch that fits the limits, for every number of rows and every content.
 ///
@@ -112,23 +20,32 @@ pub struct TopKArgs {
 /// use dsa_kernels::{Device, topk::{Limits, Path, Plan}};
 ///
 /// let limits = Limits {
-///     k: 2048, max_rows: 64, max_len: 131_072, next_n: 1, compress_ratio: 1, path: Path::Auto, max_sms: None,
+///     max_rows: 64, max_len: 131_072, ..Limits::of(2048)
 /// };
 /// let plan = Plan::new(limits, Device::emulator().properties())?;
-/// assert_eq!(plan.entry(), "topk_f32_grid");
-/// assert!(plan.launch_config(64).cooperative);
+/// assert_eq!(plan.entry(), "topk_f32");
+/// assert_eq!(plan.launch_config(64).block, 512);
 /// # Ok::<(), dsa_kernels::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     limits: Limits,
-    entry: &'static str,
-    max_grid: u32,
+    kernel: Variant,
+    multiprocessors: u32,
     shared_bytes: u32,
-    cooperative: bool,
-    decode_max_len: u32,
-    medium_max_len: u32,
 }
+
+/// The kernel that is launched, and what only it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// `topk_f32`: rows in slices.
+    Sliced,
+    /// `topk_f32_block` or `topk_f32_grid`: the paths of the origin.
+    Origin { teams: bool, decode_max_len: u32, medium_max_len: u32 },
+}
+
+/// Blocks of `topk_f32` that its launch bounds promise room for on one multiprocessor.
+const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
 
 impl Plan {
     /// The plan for `limits` on a device with these properties.
@@ -137,24 +54,31 @@ impl Plan {
     /// [`Error::Argument`], naming the limit that cannot be met.
     pub fn new(limits: Limits, device: &DeviceProperties) -> Result<Self, Error> {
         check_limits(&limits)?;
-        let wants_teams = match limits.path {
-            Path::Auto => limits.max_len > MEDIUM_MAX_LEN.max(limits.k),
-            Path::Large => true,
-            _ => false,
-        };
         if limits.path == Path::Large && !device.cooperative_launch {
             let limit = format!("a path without cooperative launches on {}", device.name);
             return Err(Error::argument("path", limits.path, limit, "use Path::Auto"));
         }
-        let teams = wants_teams && device.cooperative_launch;
-        let shared_bytes = if teams {
-            // As much of a row as fits; no more than the longest row needs.
-            let all = kernels::grid_shared_bytes(limits.max_len.next_multiple_of(4).min(MOST_KEPT));
-            all.min(device.shared_bytes_per_block / 16 * 16)
-        } else {
-            kernels::BLOCK_SHARED_BYTES
+        let origin =
+            |teams, decode_max_len, medium_max_len| Variant::Origin { teams, decode_max_len, medium_max_len };
+        let kernel = match limits.path {
+            Path::Auto | Path::Trivial | Path::Resident | Path::Sampled => Variant::Sliced,
+            Path::Decode => origin(false, kernels::DECODE_MAX_LEN, u32::MAX),
+            Path::Medium => origin(false, 0, u32::MAX),
+            Path::Large => origin(true, 0, 0),
         };
-        let needed = if teams { kernels::grid_shared_bytes(0) } else { kernels::BLOCK_SHARED_BYTES };
+        let (needed, shared_bytes) = match kernel {
+            Variant::Sliced => {
+                let needed = kernels::shared_bytes(limits.max_len);
+                (needed, needed)
+            }
+            Variant::Origin { teams: false, .. } => {
+                (kernels::BLOCK_SHARED_BYTES, kernels::BLOCK_SHARED_BYTES)
+            }
+            Variant::Origin { teams: true, .. } => {
+                let most = kernels::grid_shared_bytes(limits.max_len.min(MOST_KEPT).next_multiple_of(4));
+                (kernels::grid_shared_bytes(0), most.min(device.shared_bytes_per_block / 16 * 16))
+            }
+        };
         if device.shared_bytes_per_block < needed {
             let limit = format!("at least {needed} bytes");
             let value = device.shared_bytes_per_block;
@@ -164,23 +88,8 @@ impl Plan {
             let help = "use a device with multiprocessors, or set EmulatorOptions::multiprocessors";
             return Err(Error::argument("multiprocessors of the device", 0, "at least 1", help));
         }
-        // The launch bounds promise one block per multiprocessor; more would depend on the compiler.
         let multiprocessors = device.multiprocessors.min(limits.max_sms.unwrap_or(u32::MAX));
-        let (decode_max_len, medium_max_len) = match limits.path {
-            Path::Auto if teams => (kernels::DECODE_MAX_LEN, MEDIUM_MAX_LEN),
-            Path::Auto | Path::Trivial | Path::Decode => (kernels::DECODE_MAX_LEN, u32::MAX),
-            Path::Medium => (0, u32::MAX),
-            Path::Large => (0, 0),
-        };
-        Ok(Self {
-            limits,
-            entry: if teams { "topk_f32_grid" } else { "topk_f32_block" },
-            max_grid: multiprocessors,
-            shared_bytes,
-            cooperative: teams,
-            decode_max_len,
-            medium_max_len,
-        })
+        Ok(Self { limits, kernel, multiprocessors, shared_bytes })
     }
 
     /// What the plan is for.
@@ -190,66 +99,111 @@ impl Plan {
 
     /// Name of the kernel in the module [`Module::topk`](crate::Module::topk).
     pub fn entry(&self) -> &'static str {
-        self.entry
+        match self.kernel {
+            Variant::Sliced => "topk_f32",
+            Variant::Origin { teams: false, .. } => "topk_f32_block",
+            Variant::Origin { teams: true, .. } => "topk_f32_grid",
+        }
     }
 
     /// The path that a row of `len` elements takes.
     pub fn path_of(&self, len: u32) -> Path {
-        match len.min(self.limits.max_len) {
-            len if len <= self.limits.k => Path::Trivial,
-            len if len > self.medium_max_len => Path::Large,
-            len if len <= self.decode_max_len => Path::Decode,
-            _ => Path::Medium,
+        let len = len.min(self.limits.max_len);
+        if len <= self.limits.k {
+            return Path::Trivial;
         }
+        match self.kernel {
+            Variant::Sliced if len <= kernels::RESIDENT_MAX_LEN => Path::Resident,
+            Variant::Sliced => Path::Sampled,
+            Variant::Origin { medium_max_len, .. } if len > medium_max_len => Path::Large,
+            Variant::Origin { decode_max_len, .. } if len <= decode_max_len => Path::Decode,
+            Variant::Origin { .. } => Path::Medium,
+        }
+    }
+
+    /// Slices that long rows are cut into when there are `rows` rows: one for each block that the device has
+    /// room for, as long as each is worth it.
+    pub fn slices(&self, rows: u32) -> u32 {
+        if self.kernel != Variant::Sliced
+            || self.limits.max_len <= kernels::RESIDENT_MAX_LEN.max(self.limits.k)
+        {
+            return 1;
+        }
+        (self.resident_blocks() / rows.max(1)).clamp(1, self.limits.max_len.div_ceil(kernels::MIN_SLICE))
+    }
+
+    /// Blocks of `topk_f32` that run at the same time.
+    fn resident_blocks(&self) -> u32 {
+        BLOCKS_PER_MULTIPROCESSOR.saturating_mul(self.multiprocessors)
+    }
+
+    /// Most rows of a launch whose rows have several slices.
+    fn sliced_rows(&self) -> u32 {
+        if self.slices(1) > 1 { (self.resident_blocks() / 2).min(self.limits.max_rows) } else { 0 }
     }
 
     /// The launch for `rows` rows. It depends on nothing that lies in device memory.
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {
-        // Without teams a block has no use for more than one row at a time.
-        let grid = if self.cooperative { self.max_grid } else { self.max_grid.min(rows.max(1)) };
-        LaunchConfig::new(grid, kernels::THREADS)
-            .with_shared_bytes(self.shared_bytes)
-            .with_cooperative(self.cooperative)
+        let (grid, block, cooperative) = match self.kernel {
+            Variant::Sliced => (
+                self.resident_blocks().min(rows.max(1).saturating_mul(self.slices(rows))),
+                bins::THREADS,
+                false,
+            ),
+            // Without teams a block has no use for more than one row at a time.
+            Variant::Origin { teams: false, .. } => {
+                (self.multiprocessors.min(rows.max(1)), kernels::THREADS, false)
+            }
+            // The launch bounds promise one block per multiprocessor; more would depend on the compiler.
+            Variant::Origin { teams: true, .. } => (self.multiprocessors, kernels::THREADS, true),
+        };
+        LaunchConfig::new(grid, block).with_shared_bytes(self.shared_bytes).with_cooperative(cooperative)
     }
 
     /// Bytes of device memory that must be zero before the first launch. Each launch leaves them zero. One
     /// launch at a time may use them.
     pub fn state_bytes(&self) -> usize {
-        let blocks = if self.cooperative { self.max_grid } else { 0 };
-        4 * state::words(blocks) as usize
+        let words = match self.kernel {
+            Variant::Sliced => state::row_words(self.sliced_rows()),
+            Variant::Origin { teams, .. } => state::words(if teams { self.multiprocessors } else { 0 }),
+        };
+        4 * words as usize
     }
 
     /// Bytes of scratch memory, with any content, that a launch uses. Aligned to 256 bytes.
-    ///
-    /// The paths that there are keep everything in registers, shared memory and the operator's state, so
-    /// that this is zero.
     pub fn workspace_bytes(&self) -> usize {
-        0
+        4 * sampled::LIST_WORDS as usize * self.sliced_rows() as usize
     }
 
     /// The kernel's parameters, one slot each in order, for
     /// [`Kernel::launch`](crate::Kernel::launch) or any other binding: `kernelParams[i]` is the address of
-    /// slot `i`. `state` is the address of [`state_bytes`](Self::state_bytes) bytes.
+    /// slot `i`. `state` and `workspace` are the addresses of [`state_bytes`](Self::state_bytes) and
+    /// [`workspace_bytes`](Self::workspace_bytes) bytes.
     ///
     /// # Errors
-    /// Those of [`check`](Self::check), and [`Error::Argument`] for the state's address.
-    pub fn slots(&self, args: &TopKArgs, state: u64) -> Result<[u64; 12], Error> {
+    /// Those of [`check`](Self::check), and [`Error::Argument`] for the addresses of state and workspace; that
+    /// of a workspace of no bytes may be anything.
+    pub fn slots(&self, args: &TopKArgs, state: u64, workspace: u64) -> Result<Slots, Error> {
         self.check(args)?;
         check_address("state", state)?;
-        Ok([
-            args.scores,
-            args.pitch,
-            args.lengths,
-            args.out,
-            state,
-            args.rows.to_slot(),
-            self.limits.max_len.to_slot(),
-            self.limits.k.to_slot(),
-            self.limits.next_n.to_slot(),
-            self.limits.compress_ratio.to_slot(),
-            self.decode_max_len.to_slot(),
-            self.medium_max_len.to_slot(),
-        ])
+        if self.workspace_bytes() > 0 {
+            check_address("workspace", workspace)?;
+        }
+        let limits = &self.limits;
+        let mut slots = Slots { words: [0; Slots::MOST], len: 0 };
+        slots.extend([args.scores, args.pitch, args.lengths, args.out, state]);
+        if self.kernel == Variant::Sliced {
+            slots.extend([workspace]);
+        }
+        let numbers = [args.rows, limits.max_len, limits.k, limits.next_n, limits.compress_ratio];
+        slots.extend(numbers.map(Slot::to_slot));
+        match self.kernel {
+            Variant::Sliced => slots.extend([self.slices(args.rows).to_slot()]),
+            Variant::Origin { decode_max_len, medium_max_len, .. } => {
+                slots.extend([decode_max_len.to_slot(), medium_max_len.to_slot()]);
+            }
+        }
+        Ok(slots)
     }
 
     /// Checks what can be checked without reading device memory.
@@ -286,6 +240,30 @@ impl Plan {
     }
 }
 
+/// The parameters of a launch, one 64-bit slot each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    words: [u64; Slots::MOST],
+    len: usize,
+}
+
+impl Slots {
+    const MOST: usize = 16;
+
+    fn extend<const N: usize>(&mut self, words: [u64; N]) {
+        self.words[self.len..self.len + N].copy_from_slice(&words);
+        self.len += N;
+    }
+}
+
+impl Deref for Slots {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        &self.words[..self.len]
+    }
+}
+
 fn check_limits(limits: &Limits) -> Result<(), Error> {
     let in_range = |argument, value: u32, low: u32, high: u32, help| {
         if (low..=high).contains(&value) {
@@ -301,10 +279,21 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     if let Some(sms) = limits.max_sms {
         in_range("max_sms", sms, 1, MAX_LEN, "pass None to use all multiprocessors")?;
     }
+    for (argument, is_set) in [
+        ("ties", limits.ties != Ties::Any),
+        ("order", limits.order != Order::Any),
+        ("scores", limits.scores != ScoreType::F32),
+        ("values", limits.values),
+    ] {
+        if is_set {
+            return Err(Error::argument(argument, "set", "its default on every path so far", "leave it out"));
+        }
+    }
     let longest = match limits.path {
         Path::Trivial => limits.k,
+        Path::Resident => kernels::RESIDENT_MAX_LEN.max(limits.k),
         Path::Decode => kernels::DECODE_MAX_LEN.max(limits.k),
-        Path::Auto | Path::Medium | Path::Large => MAX_LEN,
+        Path::Auto | Path::Sampled | Path::Medium | Path::Large => MAX_LEN,
     };
     if limits.max_len > longest {
         let limit = format!("at most {longest} on the path {}", limits.path);
@@ -330,15 +319,7 @@ mod tests {
     use crate::Device;
 
     fn limits() -> Limits {
-        Limits {
-            k: 2048,
-            max_rows: 64,
-            max_len: 131_072,
-            next_n: 1,
-            compress_ratio: 1,
-            path: Path::Auto,
-            max_sms: None,
-        }
+        Limits { max_rows: 64, ..Limits::of(2048) }
     }
 
     fn h200() -> DeviceProperties {
@@ -352,19 +333,34 @@ mod tests {
     }
 
     #[test]
-    fn long_rows_need_a_cooperative_launch_and_short_ones_do_not() {
-        let long = plan(limits()).unwrap();
-        assert_eq!((long.entry(), long.launch_config(1).grid), ("topk_f32_grid", 132));
-        assert!(long.launch_config(1).cooperative);
-        let short = plan(Limits { max_len: 32_768, ..limits() }).unwrap();
-        assert_eq!((short.entry(), short.launch_config(64).grid), ("topk_f32_block", 64));
-        assert!(!short.launch_config(64).cooperative);
+    fn rows_are_cut_into_as_many_slices_as_the_device_has_room_for() {
+        let plan = plan(limits()).unwrap();
+        for (rows, slices) in [(1, 32), (8, 32), (16, 16), (64, 4), (132, 2), (133, 1), (10_000, 1)] {
+            assert_eq!(plan.slices(rows), slices, "{rows} rows");
+            assert_eq!(plan.launch_config(rows).grid, (rows * slices).min(264), "{rows} rows");
+        }
+        let short = self::plan(Limits { max_len: 16_381, ..limits() }).unwrap();
+        assert_eq!((short.slices(1), short.workspace_bytes()), (1, 0));
     }
 
     #[test]
-    fn a_device_without_cooperative_launches_still_takes_long_rows() {
+    fn state_and_workspace_are_enough_for_every_number_of_rows_with_slices() {
+        for max_rows in [1, 5, 132, 133, 100_000] {
+            let plan = plan(Limits { max_rows, ..limits() }).unwrap();
+            let rows = (1..=max_rows).filter(|&rows| plan.slices(rows) > 1).max().unwrap() as usize;
+            assert!(plan.workspace_bytes() >= 4 * sampled::LIST_WORDS as usize * rows);
+            assert!(plan.state_bytes() >= 4 * state::row_words(rows as u32) as usize);
+        }
+    }
+
+    #[test]
+    fn only_the_large_path_needs_a_cooperative_launch() {
+        for path in Path::ALL.iter().copied() {
+            let plan = plan(Limits { path, max_len: 2048, ..limits() }).unwrap();
+            assert_eq!(plan.launch_config(1).cooperative, path == Path::Large, "{path}");
+        }
         let device = DeviceProperties { cooperative_launch: false, ..h200() };
-        assert_eq!(Plan::new(limits(), &device).unwrap().entry(), "topk_f32_block");
+        assert!(Plan::new(limits(), &device).is_ok());
         let error = Plan::new(Limits { path: Path::Large, ..limits() }, &device).unwrap_err().to_string();
         assert!(error.contains("path is large"), "{error}");
     }
@@ -372,9 +368,9 @@ mod tests {
     #[test]
     fn rows_take_the_path_for_their_length() {
         let auto = plan(limits()).unwrap();
-        let paths = [0, 2048, 2049, 8192, 8193, 32_768, 32_769, u32::MAX].map(|len| auto.path_of(len));
-        let [decode, medium, large] = [Path::Decode, Path::Medium, Path::Large];
-        assert_eq!(paths, [Path::Trivial, Path::Trivial, decode, decode, medium, medium, large, large]);
+        let paths = [0, 2048, 2049, 16_381, 16_382, u32::MAX].map(|len| auto.path_of(len));
+        let [trivial, resident, sampled] = [Path::Trivial, Path::Resident, Path::Sampled];
+        assert_eq!(paths, [trivial, trivial, resident, resident, sampled, sampled]);
         for path in [Path::Medium, Path::Large] {
             let forced = plan(Limits { path, ..limits() }).unwrap();
             assert_eq!((forced.path_of(2048), forced.path_of(2049)), (Path::Trivial, path));
@@ -384,13 +380,13 @@ mod tests {
     #[test]
     fn the_number_of_multiprocessors_can_be_limited() {
         let plan = plan(Limits { max_sms: Some(7), ..limits() }).unwrap();
-        assert_eq!(plan.launch_config(64).grid, 7);
+        assert_eq!(plan.launch_config(64).grid, 14);
     }
 
     #[test]
     fn shared_memory_stays_within_the_device() {
         for max_len in [1, 8192, 40_000, 131_072, MAX_LEN] {
-            for path in [Path::Auto, Path::Medium, Path::Large] {
+            for path in [Path::Auto, Path::Sampled, Path::Medium, Path::Large] {
                 let plan = plan(Limits { max_len, path, ..limits() }).unwrap();
                 assert!(plan.launch_config(1).shared_bytes <= h200().shared_bytes_per_block);
             }
@@ -419,7 +415,7 @@ mod tests {
     #[test]
     fn arguments_outside_the_limits_are_refused_by_name() {
         let plan = plan(Limits { next_n: 2, ..limits() }).unwrap();
-        let good = TopKArgs { scores: 4096, pitch: 131_072, rows: 4, lengths: 4096, out: 4096 };
+        let good = TopKArgs { scores: 4096, pitch: 131_072, rows: 4, lengths: 4096, out: 4096, values: 0 };
         plan.check(&good).unwrap();
         plan.check(&TopKArgs { scores: 0, rows: 0, lengths: 0, out: 0, ..good }).unwrap();
         for (bad, words) in [
@@ -439,17 +435,11 @@ mod tests {
 
     #[test]
     fn there_is_one_slot_for_each_parameter() {
-        let plan = plan(limits()).unwrap();
-        let args = TopKArgs { scores: 4096, pitch: 131_072, rows: 4, lengths: 4096, out: 4096 };
-        let entry = crate::Module::topk().entry(plan.entry()).unwrap();
-        assert_eq!(plan.slots(&args, 4096).unwrap().len(), entry.parameters.len());
-    }
-
-    #[test]
-    fn paths_are_found_by_their_names() {
-        for path in Path::ALL {
-            assert_eq!(path.name().parse::<Path>().unwrap(), path);
+        let args = TopKArgs { scores: 4096, pitch: 131_072, rows: 4, lengths: 4096, out: 4096, values: 0 };
+        for path in [Path::Auto, Path::Medium, Path::Large] {
+            let plan = plan(Limits { path, ..limits() }).unwrap();
+            let entry = crate::Module::topk().entry(plan.entry()).unwrap();
+            assert_eq!(plan.slots(&args, 4096, 4096).unwrap().len(), entry.parameters.len());
         }
-        assert!("fast".parse::<Path>().unwrap_err().to_string().contains("auto, trivial"));
     }
 }

@@ -390,4 +390,24 @@ mod tests {
             assert!(error.contains(&case.name()), "{error}");
         }
     }
+
+    #[test]
+    fn the_script_for_torch_times_the_same_shapes() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/torch_topk.py");
+        if !std::path::Path::new(script).is_file() {
+            return; // staged tests have no sources
+        }
+        let mut python = std::process::Command::new("python3");
+        let Ok(output) = python.args(["-B", script, "--list"]).output() else {
+            eprintln!("not compared: there is no python3");
+            return;
+        };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let expected: Vec<_> = [single(), batch()]
+            .concat()
+            .iter()
+            .map(|case| format!("{}x{}", case.rows(), case.longest()))
+            .collect();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().collect::<Vec<_>>(), expected);
+    }
 }

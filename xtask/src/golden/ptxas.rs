@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::expected;
+
 /// 32-bit registers of a multiprocessor, on every architecture since 5.0.
 const REGISTERS: u32 = 65536;
 /// Most registers a thread can have.
@@ -45,7 +47,7 @@ impl Function {
                 self.name, self.spill_stores, self.spill_loads
             ));
         }
-        if self.stack > 0 {
+        if self.stack > expected::of(&self.name).stack {
             findings.push(format!("{}: a stack frame of {} bytes", self.name, self.stack));
         }
         if let (Some(registers), Some(limit)) = (self.registers, register_limit)

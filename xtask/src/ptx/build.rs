@@ -49,6 +49,8 @@ pub(super) fn assembly(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> R
     remove_matching(&release.join(".fingerprint"), &format!("{}-", unit.package))?;
     remove_matching(&release.join("deps"), &format!("{library}."))?;
 
+    // The crate type is named here and not in the manifests: the files of a crate that is also a `cdylib` have
+    // no hash in their names, and builds with other features would overwrite each other's.
     let mut command = Command::new(&toolchain.cargo);
     device_toolchain::clean(&mut command);
     command

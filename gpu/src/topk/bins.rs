@@ -1,0 +1,174 @@
+//! A histogram of 4,096 bins in shared memory, and the bin in which the k-th largest element lies.
+//!
+//! One bin per element and one shared atomic: the hardware merges equal bins of a warp, so that crowded bins
+//! cost no more than spread ones. [`Bins::pick`] takes two block barriers: the warps' sums go to all warps
+//! below with one atomic each, and only the one warp whose bins hold the element looks closer.
+
+use dsa_simt::{AtomicOp, Carve, Shared, block, opaque, thread, warp};
+
+use super::histogram::{Pick, inclusive_sum};
+
+/// Threads of a block that uses [`Bins`].
+pub const THREADS: u32 = 512;
+/// Number of bins.
+pub const COUNT: u32 = 1 << BITS;
+/// Bits of a bin's number.
+pub const BITS: u32 = 12;
+/// Words of shared memory that [`Bins::carve`] takes.
+pub const WORDS: u32 = COUNT + NOT_COUNTED + warp::SIZE + PICKED;
+/// Bins that a thread reads at once.
+const GROUP: u32 = 4;
+const GROUPS: u32 = COUNT / GROUP;
+const PICKED: u32 = 4;
+/// A word behind the bins for what is not counted, rounded up to 16 bytes.
+const NOT_COUNTED: u32 = 4;
+
+/// How the numbers of the bins follow the order of the elements.
+pub trait BinOrder {
+    /// The first of the four bins of group `group`, of which group 0 has the highest elements, and whether
+    /// their elements ascend with their numbers.
+    fn group(group: u32) -> (u32, bool);
+}
+
+/// Higher numbers, larger elements.
+pub struct Ascending;
+
+impl BinOrder for Ascending {
+    #[inline(always)]
+    fn group(group: u32) -> (u32, bool) {
+        ((GROUPS - 1 - group) * GROUP, true)
+    }
+}
+
+/// The numbers are the leading bits of a sign and a magnitude: those of the upper half descend.
+pub struct SignMagnitude;
+
+impl BinOrder for SignMagnitude {
+    #[inline(always)]
+    fn group(group: u32) -> (u32, bool) {
+        let positive = group < GROUPS / 2;
+        let group = if positive { GROUPS / 2 - 1 - group } else { group };
+        (group * GROUP, positive)
+    }
+}
+
+/// The histogram of a block.
+#[derive(Clone, Copy)]
+pub struct Bins {
+    counts: Shared<u32>,
+    /// For each warp, the elements in the bins of the warps before it.
+    before: Shared<u32>,
+    picked: Shared<u32>,
+}
+
+impl Bins {
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`WORDS`] words.
+    #[inline(always)]
+    pub unsafe fn carve(carve: &mut Carve) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            Self {
+                counts: carve.array(COUNT + NOT_COUNTED),
+                before: carve.array(warp::SIZE),
+                picked: carve.array(PICKED),
+            }
+        }
+    }
+
+    /// Empties all bins. Needs a block barrier before the first count.
+    #[inline(always)]
+    pub fn zero(self) {
+        let first = opaque(thread::index()) * 4;
+        let mut done = 0;
+        while done < COUNT {
+            self.counts.set4(done + first, [0; 4]);
+            done += THREADS * 4;
+        }
+        if thread::index() == 0 {
+            // The emulator wants it initialised; its value is of no interest.
+            self.counts.set(COUNT, 0);
+        }
+        if thread::index() < warp::SIZE {
+            self.before.set(thread::index(), 0);
+        }
+    }
+
+    /// The memory of the bins, which are not in use meanwhile: [`COUNT`] words.
+    #[inline(always)]
+    pub fn words(self) -> Shared<u32> {
+        self.counts
+    }
+
+    /// Counts one element.
+    #[inline(always)]
+    pub fn add(self, bin: u32) {
+        self.counts.reduce(AtomicOp::Add, bin, 1);
+    }
+
+    /// Counts one element if `counts`, without a branch.
+    #[inline(always)]
+    pub fn add_if(self, counts: bool, bin: u32) {
+        self.add(if counts { bin } else { COUNT });
+    }
+
+    /// Finds the bin of the `wanted`-th largest element (1 is the largest). All threads get the answer.
+    ///
+    /// The histogram holds at least `wanted >= 1` elements. Collective over the block; needs a block barrier
+    /// after the last count, and [`zero`](Self::zero) before the next one.
+    #[inline(always)]
+    pub fn pick<O: BinOrder>(self, wanted: u32) -> Pick {
+        const { assert!(GROUPS == 2 * THREADS) };
+        // A warp has 64 groups, a lane one of the upper half and one of the lower.
+        let warp = thread::warp();
+        let group = opaque(thread::lane()) + warp * 2 * warp::SIZE;
+        let (upper_first, upper_ascending) = O::group(group);
+        let (lower_first, lower_ascending) = O::group(group + warp::SIZE);
+        let upper = self.counts.get4(upper_first);
+        let lower = self.counts.get4(lower_first);
+        let (upper_own, lower_own) = (sum(upper), sum(lower));
+        let total = warp::reduce_add(warp::ALL, upper_own + lower_own);
+        if thread::lane() > warp {
+            self.before.reduce(AtomicOp::Add, thread::lane(), total);
+        }
+        block::sync();
+        let before = self.before.get(warp);
+        if before < wanted && wanted <= before + total {
+            let upper_total = warp::reduce_add(warp::ALL, upper_own);
+            let in_upper = wanted <= before + upper_total;
+            let before = if in_upper { before } else { before + upper_total };
+            let own = if in_upper { upper_own } else { lower_own };
+            let through = before + inclusive_sum(own);
+            if through >= wanted && through - own < wanted {
+                let [a, b, c, d] = if in_upper { upper } else { lower };
+                let first = if in_upper { upper_first } else { lower_first };
+                let ascending = if in_upper { upper_ascending } else { lower_ascending };
+                // From the highest elements down.
+                let [a, b, c, d] = if ascending { [d, c, b, a] } else { [a, b, c, d] };
+                let mut above = through - own;
+                let (mut place, mut count) = (0, a);
+                if above + count < wanted {
+                    (above, place, count) = (above + a, 1, b);
+                }
+                if above + count < wanted {
+                    (above, place, count) = (above + b, 2, c);
+                }
+                if above + count < wanted {
+                    (above, place, count) = (above + c, 3, d);
+                }
+                let bin = if ascending { first + GROUP - 1 - place } else { first + place };
+                self.picked.set4(0, [bin, above, count, 0]);
+            }
+        }
+        block::sync();
+        let [bin, above, count, _] = self.picked.get4(0);
+        Pick { bin, above, count }
+    }
+}
+
+#[inline(always)]
+fn sum(counts: [u32; 4]) -> u32 {
+    counts[0] + counts[1] + counts[2] + counts[3]
+}

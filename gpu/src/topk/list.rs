@@ -1,0 +1,178 @@
+//! A list in shared memory of the elements of a row that passed a threshold.
+
+use dsa_simt::{Carve, Global, Shared, block, opaque, thread};
+
+use super::bins::{self, Ascending, THREADS};
+use super::key::{ABSENT, key, number_key};
+use super::output::lowest_bit;
+use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch};
+use super::source::{Source, Tile, Visitor};
+
+/// Most elements of a list.
+pub const CAPACITY: u32 = 8192;
+/// Words of shared memory that [`List::carve`] takes.
+pub const WORDS: u32 = 2 * CAPACITY;
+
+/// Scores and the indices they came from.
+#[derive(Clone, Copy)]
+pub struct List {
+    scores: Shared<f32>,
+    indices: Shared<u32>,
+}
+
+impl List {
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`WORDS`] words.
+    #[inline(always)]
+    pub unsafe fn carve(carve: &mut Carve) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe { Self { scores: carve.array(CAPACITY), indices: carve.array(CAPACITY) } }
+    }
+
+    /// Writes an element.
+    #[inline(always)]
+    pub fn set(self, place: u32, score: f32, index: u32) {
+        self.scores.set(place, score);
+        self.indices.set(place, index);
+    }
+
+    /// Writes four elements from place `place` on, a multiple of 4.
+    #[inline(always)]
+    pub fn set4(self, place: u32, scores: [f32; 4], indices: [u32; 4]) {
+        self.scores.set4(place, scores);
+        self.indices.set4(place, indices);
+    }
+
+    /// The score at a place.
+    #[inline(always)]
+    pub fn score(self, place: u32) -> f32 {
+        self.scores.get(place)
+    }
+
+    /// The index at a place.
+    #[inline(always)]
+    pub fn index(self, place: u32) -> u32 {
+        self.indices.get(place)
+    }
+
+    /// The first `len` elements, to be visited.
+    #[inline(always)]
+    pub fn first(self, len: u32) -> Listed {
+        Listed { list: self, len }
+    }
+}
+
+/// The first so many elements of a list.
+#[derive(Clone, Copy)]
+pub struct Listed {
+    list: List,
+    len: u32,
+}
+
+/// Elements that a thread takes at once.
+const SHARE: u32 = 8;
+
+impl Listed {
+    /// Writes the indices of the `out.len()` largest elements, which have keys from `range.first` on and
+    /// mostly lie in the range.
+    ///
+    /// One round of bins spread evenly over the range leaves a few elements to rank. If the elements are not
+    /// spread like that and the bin of the k-th largest is crowded, it is noted, and nothing is written:
+    /// [`refine::select`](super::refine::select) is the caller's part.
+    ///
+    /// The bins are empty and the counters zero. Collective over the block; needs a block barrier before
+    /// `scratch` is used again.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "iterators over arrays become local memory")]
+    pub fn select(self, range: KeyRange, out: Global<i32>, scratch: Scratch) -> Outcome {
+        let Scratch { bins, counters, ranked, .. } = scratch;
+        let wanted = out.len() as u32;
+        let shift = range.shift();
+        let mut first = 0;
+        while first < self.len {
+            let keys = self.keys(first);
+            for i in 0..SHARE as usize {
+                let bin = (keys[i].wrapping_sub(range.first) >> shift).min(bins::COUNT - 1);
+                bins.add_if(keys[i] >= range.first, bin);
+            }
+            first += SHARE * THREADS;
+        }
+        block::sync();
+        let pick = bins.pick::<Ascending>(wanted);
+        let found = KeyRange::of_bin(range.first, pick.bin, shift);
+        if pick.count > RANKED || pick.bin == bins::COUNT - 1 {
+            let range =
+                KeyRange { last: if pick.bin == bins::COUNT - 1 { u32::MAX } else { found.last }, ..found };
+            scratch.note(Narrowed { range, above: pick.above, count: pick.count });
+            return Outcome::Crowded;
+        }
+        let staged = scratch.staged();
+        let mut first = 0;
+        while first < self.len {
+            let keys = self.keys(first);
+            let place = |i: u32| first + i * THREADS + opaque(thread::index());
+            let (mut winners, mut ties) = (0_u32, 0_u32);
+            for i in 0..SHARE {
+                winners |= u32::from(keys[i as usize] > found.last) << i;
+                ties |= u32::from(keys[i as usize] >= found.first) << i;
+            }
+            let mut indices = [0; SHARE as usize];
+            for i in 0..SHARE {
+                // All of them, at once: opaque, or each would be read when its bit is looked at, and waited for.
+                indices[i as usize] = opaque(self.list.index(place(i).min(self.len - 1)));
+            }
+            staged.set_winners(counters, winners, SHARE, |i| i, |i| indices[i as usize]);
+            let mut ties = ties & !winners;
+            while ties != 0 {
+                let place = place(lowest_bit(ties));
+                ranked.add(counters.tie(), key(self.list.score(place)), self.list.index(place));
+                ties &= ties - 1;
+            }
+            first += SHARE * THREADS;
+        }
+        block::sync();
+        ranked.rank::<THREADS>(pick.count, wanted - pick.above, |rank, index| {
+            staged.set(pick.above + rank, index);
+        });
+        block::sync();
+        staged.write::<THREADS>(out);
+        Outcome::Done
+    }
+
+    /// The keys at this thread's places from place `first` of the block on, a block apart.
+    #[inline(always)]
+    fn keys(self, first: u32) -> [u32; SHARE as usize] {
+        let start = first + opaque(thread::index());
+        // Read all, then convert: waiting for one after the other would take longer.
+        let mut bits = [0; SHARE as usize];
+        for i in 0..SHARE {
+            let place = (start + i * THREADS).min(self.len - 1);
+            bits[i as usize] = opaque(self.list.score(place).to_bits());
+        }
+        let mut keys = [ABSENT; SHARE as usize];
+        for i in 0..SHARE {
+            let key = number_key(f32::from_bits(bits[i as usize]));
+            keys[i as usize] = if start + i * THREADS < self.len { key } else { ABSENT };
+        }
+        keys
+    }
+}
+
+impl Source for Listed {
+    #[inline(always)]
+    fn visit(&self, visitor: &mut impl Visitor) {
+        let mut place = opaque(thread::index());
+        // Whole warps stop together: the visitor may contain warp collectives.
+        while place - thread::lane() < self.len {
+            let (key, index) = if place < self.len {
+                (key(self.list.score(place)), self.list.index(place))
+            } else {
+                (ABSENT, 0)
+            };
+            visitor.visit(Tile { keys: [key], start: index, stride: 0 });
+            place += THREADS;
+        }
+    }
+}

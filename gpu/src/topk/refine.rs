@@ -1,0 +1,291 @@
+//! Exact selection by key ranges, for any source and any distribution.
+//!
+//! [`narrow`] cuts a range of keys in which the k-th largest lies down to one bin of 4,096 in each round,
+//! starting from the keys that really occur in it: numbers that crowd into a narrow range are told apart in
+//! the first round, and equal ones are seen to be equal at once. [`select`] then writes the elements above
+//! the range, ranks the few in it or, if they are all equal, takes as many as are wanted.
+
+use dsa_simt::{AtomicOp, Carve, Shared, block, thread, warp};
+
+use super::bins::{self, Ascending, Bins, THREADS};
+use super::candidates::{self, Candidates};
+use super::key::ABSENT;
+use super::output::{Counters, Staged};
+use super::source::{Source, Tile, Visitor};
+
+/// A range of keys, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The first key.
+    pub first: u32,
+    /// The last key.
+    pub last: u32,
+}
+
+impl KeyRange {
+    /// How far keys are shifted so that the range has at most as many bins as there are.
+    #[inline(always)]
+    pub fn shift(self) -> u32 {
+        (u32::BITS - (self.last - self.first).leading_zeros()).saturating_sub(bins::BITS)
+    }
+
+    /// The keys of bin `bin` of those that begin at key `first`.
+    #[inline(always)]
+    pub fn of_bin(first: u32, bin: u32, shift: u32) -> Self {
+        let first = first + (bin << shift);
+        Self { first, last: first + ((1 << shift) - 1) }
+    }
+}
+
+/// Up to this many elements are ranked by comparing all pairs.
+pub const RANKED: u32 = 256;
+
+/// What a block needs for selecting, in shared memory.
+#[derive(Clone, Copy)]
+pub struct Scratch {
+    /// The histogram.
+    pub bins: Bins,
+    /// Running positions.
+    pub counters: Counters,
+    /// The elements that are ranked.
+    pub ranked: Candidates,
+    /// The extremes of some keys.
+    pub(super) extremes: Shared<u32>,
+    found: Shared<u32>,
+}
+
+impl Scratch {
+    /// Bytes of shared memory that [`Scratch::carve`] takes.
+    pub const BYTES: u32 =
+        4 * (bins::WORDS + Counters::WORDS + candidates::words(RANKED) + Self::EXTREMES + Self::FOUND);
+    /// Rounded up to 16 bytes.
+    const EXTREMES: u32 = 4;
+    const FOUND: u32 = 4;
+    /// Where the complement of the smallest key is gathered.
+    pub(super) const LOW: u32 = 0;
+    /// Where the largest key is gathered.
+    pub(super) const HIGH: u32 = 1;
+
+    /// Notes where the k-th largest element is, for [`select`]: all threads know, and none needs a register
+    /// for it. A block barrier before `select`, which begins with one.
+    #[inline(always)]
+    pub fn note(self, found: Narrowed) {
+        if thread::index() == 0 {
+            self.found.set4(0, [found.range.first, found.range.last, found.above, found.count]);
+        }
+    }
+
+    /// The memory of the bins, for staging the output.
+    #[inline(always)]
+    pub fn staged(self) -> Staged {
+        const { assert!(Staged::WORDS <= bins::COUNT) };
+        Staged::new(self.bins.words())
+    }
+
+    /// Zeroes everything but the bins; one thread calls it, a block barrier before the first use.
+    #[inline(always)]
+    pub fn start(self) {
+        self.counters.start(0, 0);
+        self.extremes.set(Self::LOW, 0);
+        self.extremes.set(Self::HIGH, 0);
+    }
+
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`Scratch::BYTES`] bytes.
+    #[inline(always)]
+    pub unsafe fn carve(carve: &mut Carve) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            Self {
+                bins: Bins::carve(carve),
+                counters: Counters::carve(carve),
+                ranked: Candidates::carve(carve, RANKED),
+                extremes: carve.array(Self::EXTREMES),
+                found: carve.array(Self::FOUND),
+            }
+        }
+    }
+}
+
+/// Where the k-th largest element is.
+#[derive(Clone, Copy)]
+pub struct Narrowed {
+    /// A range of keys that holds it.
+    pub range: KeyRange,
+    /// Elements above the range; fewer than wanted.
+    pub above: u32,
+    /// Elements in the range, or [`Narrowed::UNCOUNTED`]; together with those above at least as many as wanted.
+    pub count: u32,
+}
+
+impl Narrowed {
+    /// In place of a count that is not known: more than there can be.
+    pub const UNCOUNTED: u32 = 1 << 31;
+}
+
+/// What a path made of its elements.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The output is written.
+    Done,
+    /// Too many elements for the path share what it tells them apart by: where they are is noted, and they
+    /// are to be refined.
+    Crowded,
+}
+
+/// Narrows `found` until its range holds one key, or just the elements that are wanted, or at most `enough`.
+///
+/// The range holds the `wanted`-th largest element of `source`. Collective over the block. The first thing it
+/// does is a block barrier, the last one too.
+#[inline(always)]
+pub fn narrow(source: &impl Source, found: Narrowed, wanted: u32, enough: u32, scratch: Scratch) -> Narrowed {
+    let Scratch { bins, extremes, .. } = scratch;
+    let Narrowed { mut range, mut above, mut count } = found;
+    block::sync();
+    if thread::index() == 0 {
+        extremes.set(Scratch::LOW, 0);
+        extremes.set(Scratch::HIGH, 0);
+    }
+    bins.zero();
+    block::sync();
+    let mut measure = Measure { range, low: 0, high: 0 };
+    source.visit(&mut measure);
+    measure.gather(extremes);
+    block::sync();
+    range = KeyRange { first: !extremes.get(Scratch::LOW), last: extremes.get(Scratch::HIGH) };
+    while range.first < range.last && above + count != wanted && count > enough {
+        let shift = range.shift();
+        source.visit(&mut CountRange { bins, range, shift });
+        block::sync();
+        let pick = bins.pick::<Ascending>(wanted - above);
+        let bin = KeyRange::of_bin(range.first, pick.bin, shift);
+        range = KeyRange { last: range.last.min(bin.last), ..bin };
+        above += pick.above;
+        count = pick.count;
+        bins.zero();
+        block::sync();
+    }
+    Narrowed { range, above, count }
+}
+
+/// Stages the indices of the `wanted` largest elements of `source`. Where the k-th largest is was
+/// noted ([`Scratch::note`]): if nothing better is known, the range of all keys.
+///
+/// [`Scratch::staged`] has the output row then; writing it is the caller's part. Collective over the block.
+/// Ends with a block barrier.
+#[inline(always)]
+pub fn select(source: &impl Source, wanted: u32, scratch: Scratch) {
+    block::sync();
+    let [first, last, above, count] = scratch.found.get4(0);
+    let found = Narrowed { range: KeyRange { first, last }, above, count };
+    let Narrowed { range, above, count } = narrow(source, found, wanted, RANKED, scratch);
+    let Scratch { counters, ranked, .. } = scratch;
+    if thread::index() == 0 {
+        counters.start(0, 0);
+    }
+    block::sync();
+    let staged = scratch.staged();
+    // All of the range are wanted, or all of it are equal.
+    let settled = above + count == wanted || range.first == range.last;
+    let ranked_or_staged = if settled { None } else { Some(ranked) };
+    source.visit(&mut Emit { range, counters, staged, above, wanted, ranked: ranked_or_staged });
+    block::sync();
+    if !settled {
+        ranked.rank::<THREADS>(count, wanted - above, |rank, index| staged.set(above + rank, index));
+        block::sync();
+    }
+}
+
+/// Stages the elements above a range. Those in it are listed, or the first ones are staged, too.
+struct Emit {
+    range: KeyRange,
+    counters: Counters,
+    staged: Staged,
+    above: u32,
+    wanted: u32,
+    ranked: Option<Candidates>,
+}
+
+impl Visitor for Emit {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
+        let (mut winners, mut ties) = (0_u32, 0_u32);
+        for element in 0..N {
+            let key = tile.keys[element];
+            winners |= u32::from(key > self.range.last) << element;
+            ties |= u32::from(key >= self.range.first && key != ABSENT) << element;
+        }
+        ties &= !winners;
+        if warp::any(warp::ALL, winners != 0) {
+            let index = |element| tile.index(element);
+            self.staged.set_winners(self.counters, winners, N as u32, |element| element, index);
+        }
+        if ties != 0 {
+            for element in 0..N {
+                if ties >> element & 1 != 0 {
+                    let (number, index) = (self.counters.tie(), tile.index(element as u32));
+                    match self.ranked {
+                        Some(ranked) => ranked.add(number, tile.keys[element], index),
+                        None if self.above + number < self.wanted => {
+                            self.staged.set(self.above + number, index)
+                        }
+                        None => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Finds the smallest and the largest key of a range that occur.
+struct Measure {
+    range: KeyRange,
+    /// The complement of the smallest.
+    low: u32,
+    high: u32,
+}
+
+impl Measure {
+    #[inline(always)]
+    fn gather(&self, extremes: Shared<u32>) {
+        let (low, high) = (warp::reduce_max(warp::ALL, self.low), warp::reduce_max(warp::ALL, self.high));
+        if thread::lane() == 0 {
+            extremes.reduce(AtomicOp::Max, Scratch::LOW, low);
+            extremes.reduce(AtomicOp::Max, Scratch::HIGH, high);
+        }
+    }
+}
+
+impl Visitor for Measure {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
+        const { assert!(ABSENT == 0) };
+        for element in 0..N {
+            let key = tile.keys[element];
+            if key >= self.range.first && key <= self.range.last && key != ABSENT {
+                self.low = self.low.max(!key);
+                self.high = self.high.max(key);
+            }
+        }
+    }
+}
+
+/// Counts the keys of a range by their distance from its start.
+struct CountRange {
+    bins: Bins,
+    range: KeyRange,
+    shift: u32,
+}
+
+impl Visitor for CountRange {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
+        for element in 0..N {
+            let distance = tile.keys[element].wrapping_sub(self.range.first);
+            let counts = distance <= self.range.last - self.range.first;
+            self.bins.add_if(counts, distance >> self.shift);
+        }
+    }
+}

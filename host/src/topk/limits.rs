@@ -1,0 +1,201 @@
+//! What an operator is built for, and what a launch is given.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Error;
+
+/// How rows are selected.
+///
+/// Each row takes its path on the device, by its own length; rows with at most k elements are always trivial.
+/// `Auto` is the one to use. The others are for study: the paths it chooses from, each alone, and the paths of
+/// vLLM's persistent top-k (PR 37421), which it replaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// The fastest for the row's length: trivial up to k, resident up to 16,381, sampled above.
+    #[default]
+    Auto,
+    /// All elements of the row; needs `max_len <= k`.
+    Trivial,
+    /// One block, the row in registers; needs `max_len <= 16381`.
+    Resident,
+    /// One block or several that do not wait for each other, the row read once, what passes a threshold
+    /// guessed from a sample listed; any length (rows that fit in registers are kept there).
+    Sampled,
+    /// vLLM's decode path: one block of 1,024 threads, the row in registers; needs `max_len <= 8192`.
+    Decode,
+    /// vLLM's medium path: one block, the row read twice; any length.
+    Medium,
+    /// vLLM's large path: several blocks per row, which wait for each other; needs cooperative launches. Any length.
+    Large,
+}
+
+/// A choice with names, for command lines and other languages.
+macro_rules! named {
+    ($type:ident, $argument:literal, $( $variant:ident = $name:literal ),+) => {
+        impl $type {
+            /// All choices.
+            pub const ALL: &[Self] = &[ $( Self::$variant ),+ ];
+
+            /// The name, which [`FromStr`] takes.
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$variant => $name ),+ }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(name: &str) -> Result<Self, Error> {
+                Self::ALL.iter().copied().find(|choice| choice.name() == name).ok_or_else(|| {
+                    let names = [ $( $name ),+ ].join(", ");
+                    Error::argument($argument, name, format!("one of {names}"), "choose one of them")
+                })
+            }
+        }
+    };
+}
+
+/// Which of several equal scores are selected when not all of them are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ties {
+    /// Any of them.
+    #[default]
+    Any,
+    /// Those with the lowest indices.
+    LowestIndex,
+}
+
+/// The order of the indices in an output row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Any order.
+    #[default]
+    Any,
+    /// Ascending. With [`Ties::LowestIndex`] the output depends on the scores alone: it is the same from run
+    /// to run, in every batch and on every device.
+    AscendingIndex,
+}
+
+/// The type of the scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ScoreType {
+    /// `f32`.
+    #[default]
+    F32,
+    /// IEEE half precision, `half::f16`.
+    F16,
+    /// `half::bf16`.
+    Bf16,
+}
+
+named!(
+    Path,
+    "path",
+    Auto = "auto",
+    Trivial = "trivial",
+    Resident = "resident",
+    Sampled = "sampled",
+    Decode = "decode",
+    Medium = "medium",
+    Large = "large"
+);
+named!(Ties, "ties", Any = "any", LowestIndex = "lowest-index");
+named!(Order, "order", Any = "any", AscendingIndex = "ascending-index");
+named!(ScoreType, "score type", F32 = "f32", F16 = "f16", Bf16 = "bf16");
+
+impl ScoreType {
+    /// Bytes of a score.
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// What an operator is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Elements wanted of each row, `1..=4096`.
+    pub k: u32,
+    /// Most rows of a launch.
+    pub max_rows: u32,
+    /// Longest valid prefix of a row, in elements; longer lengths are clamped to it.
+    pub max_len: u32,
+    /// Rows per sequence (multi-token prediction), at least 1.
+    ///
+    /// Row `s * next_n + j` has the length `(lengths[s] - next_n + 1 + j) / compress_ratio`, rounded down.
+    pub next_n: u32,
+    /// What lengths are divided by, at least 1.
+    pub compress_ratio: u32,
+    /// The type of the scores.
+    pub scores: ScoreType,
+    /// Which of several equal scores are selected.
+    pub ties: Ties,
+    /// The order of the output.
+    pub order: Order,
+    /// Whether launches also write the selected scores.
+    pub values: bool,
+    /// How rows are selected.
+    pub path: Path,
+    /// Most multiprocessors that a launch may take; `None` for all.
+    pub max_sms: Option<u32>,
+}
+
+impl Limits {
+    /// What an operator is built for unless something else is said: `k` of rows of up to 131,072 f32 scores,
+    /// one row at a time.
+    pub const fn of(k: u32) -> Self {
+        Self {
+            k,
+            max_rows: 1,
+            max_len: 131_072,
+            next_n: 1,
+            compress_ratio: 1,
+            scores: ScoreType::F32,
+            ties: Ties::Any,
+            order: Order::Any,
+            values: false,
+            path: Path::Auto,
+            max_sms: None,
+        }
+    }
+}
+
+/// The arguments of one launch, as device addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopKArgs {
+    /// `f32[rows, pitch]`, aligned to 4 bytes. Of row `r`, at least `max_len` elements from
+    /// `scores + 4 * r * pitch` on are readable.
+    pub scores: u64,
+    /// Distance between rows in elements, at least `max_len`.
+    pub pitch: u64,
+    /// Number of rows, a multiple of `next_n`.
+    pub rows: u32,
+    /// `i32[rows / next_n]`, aligned to 4 bytes.
+    pub lengths: u64,
+    /// `i32[rows, k]`, aligned to 4 bytes.
+    pub out: u64,
+    /// Scores of the type of the operator, `[rows, k]`, if the operator was built with values; else 0.
+    pub values: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_found_by_their_names() {
+        for path in Path::ALL {
+            assert_eq!(path.name().parse::<Path>().unwrap(), *path);
+        }
+        assert!("fast".parse::<Path>().unwrap_err().to_string().contains("auto, trivial"));
+    }
+}
