@@ -82,12 +82,20 @@ impl<T: Element> Buffer<T> {
     /// [`Error::Argument`] when there are more values than elements; [`Error::DuringCapture`];
     /// [`Error::Driver`], of an earlier launch, too.
     pub fn upload(&self, values: &[T]) -> Result<(), Error> {
+        self.upload_at(0, values)
+    }
+
+    /// Replaces `values.len()` elements from element `first` on.
+    ///
+    /// # Errors
+    /// Those of [`upload`](Self::upload).
+    pub fn upload_at(&self, first: usize, values: &[T]) -> Result<(), Error> {
         refuse_during_capture("copying to the device")?;
-        self.check_len("values.len()", values.len())?;
+        let address = self.range("values.len()", first, values.len())?;
         self.device.settle()?;
         // SAFETY: `Element` promises that the values are plain bytes without padding.
         let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
-        if bytes.is_empty() { Ok(()) } else { self.device.runtime().write(self.address, bytes) }
+        if bytes.is_empty() { Ok(()) } else { self.device.runtime().write(address, bytes) }
     }
 
     /// All elements.
@@ -95,21 +103,29 @@ impl<T: Element> Buffer<T> {
     /// # Errors
     /// [`Error::DuringCapture`]; [`Error::Driver`], of an earlier launch, too.
     pub fn download(&self) -> Result<Vec<T>, Error> {
-        refuse_during_capture("copying from the device")?;
-        self.device.settle()?;
         let mut values = Vec::<T>::with_capacity(self.len);
-        let bytes = self.bytes();
-        if bytes > 0 {
-            // SAFETY: the vector has room for `len` elements; zeroing makes their bytes initialised.
-            let destination = unsafe {
-                values.as_mut_ptr().write_bytes(0, self.len);
-                std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), bytes)
-            };
-            self.device.runtime().read(self.address, destination)?;
+        // SAFETY: the vector has room for `len` elements; zeroing makes them initialised, and every bit
+        // pattern is a value of an `Element`.
+        unsafe {
+            values.as_mut_ptr().write_bytes(0, self.len);
+            values.set_len(self.len);
         }
-        // SAFETY: all `len` elements are initialised, and every bit pattern is a value of an `Element`.
-        unsafe { values.set_len(self.len) };
+        self.download_at(0, &mut values)?;
         Ok(values)
+    }
+
+    /// Copies `values.len()` elements from element `first` on to `values`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there are fewer elements; those of [`download`](Self::download).
+    pub fn download_at(&self, first: usize, values: &mut [T]) -> Result<(), Error> {
+        refuse_during_capture("copying from the device")?;
+        let address = self.range("values.len()", first, values.len())?;
+        self.device.settle()?;
+        // SAFETY: `Element` promises that the values are plain bytes of which every pattern is a value.
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), size_of_val(values)) };
+        if bytes.is_empty() { Ok(()) } else { self.device.runtime().read(address, bytes) }
     }
 
     /// Writes `byte` to every byte, and waits for it.
@@ -135,10 +151,17 @@ impl<T: Element> Buffer<T> {
         self.device.runtime().fill(stream.handle(), self.address, byte, self.bytes())
     }
 
-    fn check_len(&self, argument: &'static str, len: usize) -> Result<(), Error> {
-        if len <= self.len {
-            return Ok(());
+    /// The address of element `first`, which `len` elements start at.
+    fn range(&self, argument: &'static str, first: usize, len: usize) -> Result<u64, Error> {
+        match self.len.checked_sub(first) {
+            Some(room) if len <= room => Ok(self.address + (first * size_of::<T>()) as u64),
+            room => {
+                let limit = match first {
+                    0 => format!("at most {}", self.len),
+                    _ => format!("at most {} from element {first} on", room.unwrap_or(0)),
+                };
+                Err(Error::argument(argument, len, limit, "allocate a larger buffer"))
+            }
         }
-        Err(Error::argument(argument, len, format!("at most {}", self.len), "allocate a larger buffer"))
     }
 }

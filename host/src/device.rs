@@ -140,6 +140,17 @@ impl Device {
         Ok(device)
     }
 
+    /// The GPU whose primary context is current on the calling thread: the one that the CUDA runtime, PyTorch
+    /// and others use there.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when no context is current, or one that is not a primary context; those of
+    /// [`cuda`](Self::cuda).
+    #[cfg(feature = "cust")]
+    pub fn cuda_current() -> Result<Self, Error> {
+        Self::cuda(crate::runtime::cuda::current_ordinal()?)
+    }
+
     /// The first GPU if this build and this machine have one that works, else the emulator and the reason.
     pub fn best() -> (Self, Option<Error>) {
         #[cfg(feature = "cust")]

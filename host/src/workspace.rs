@@ -1,5 +1,6 @@
 //! Scratch memory that operators share.
 
+use crate::runtime::refuse_during_capture;
 use crate::{Buffer, Device, Error, Owner};
 
 /// Alignment of every sub-buffer, in bytes: that of an allocation.
@@ -24,14 +25,50 @@ pub const ALIGNMENT: usize = 256;
 #[derive(Debug)]
 pub struct Workspace {
     device: Device,
-    memory: Option<Buffer<u8>>,
+    memory: Memory,
     locked: bool,
+}
+
+/// Where the memory of a workspace comes from.
+#[derive(Debug)]
+enum Memory {
+    /// There is none yet.
+    Absent,
+    /// The workspace's own.
+    Owned(Buffer<u8>),
+    /// Somebody else's.
+    Borrowed { address: u64, bytes: usize },
 }
 
 impl Workspace {
     /// An empty workspace, which grows.
     pub fn new(device: &Device) -> Self {
-        Self { device: device.clone(), memory: None, locked: false }
+        Self { device: device.clone(), memory: Memory::Absent, locked: false }
+    }
+
+    /// Somebody else's memory as a workspace: `bytes` bytes at the device address `address`, aligned to
+    /// [`ALIGNMENT`]. It is locked. With no bytes, the address may be null.
+    ///
+    /// # Safety
+    /// The memory is valid on the device, and used by nothing else, until everything that was enqueued with
+    /// this workspace has run; if a stream was being captured, until the last replay.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an address that is null or misaligned, or a range beyond the address space.
+    pub unsafe fn borrow(device: &Device, address: u64, bytes: usize) -> Result<Self, Error> {
+        let refuse = |value: String, limit: &str, help| Err(Error::argument("workspace", value, limit, help));
+        if address == 0 && bytes > 0 {
+            return refuse("null".into(), "a device address", "pass allocated device memory");
+        }
+        if !address.is_multiple_of(ALIGNMENT as u64) {
+            let limit = format!("aligned to {ALIGNMENT} bytes");
+            return refuse(format!("{address:#x}"), &limit, "pass the address of an allocation");
+        }
+        if bytes > isize::MAX as usize || address.checked_add(bytes as u64).is_none() {
+            let limit = "within 64-bit addresses";
+            return refuse(format!("{bytes} bytes at {address:#x}"), limit, "pass the size in bytes");
+        }
+        Ok(Self { device: device.clone(), memory: Memory::Borrowed { address, bytes }, locked: true })
     }
 
     /// A workspace of `bytes` bytes, which grows.
@@ -51,7 +88,11 @@ impl Workspace {
 
     /// Bytes that there are.
     pub fn bytes(&self) -> usize {
-        self.memory.as_ref().map_or(0, Buffer::len)
+        match &self.memory {
+            Memory::Absent => 0,
+            Memory::Owned(buffer) => buffer.len(),
+            Memory::Borrowed { bytes, .. } => *bytes,
+        }
     }
 
     /// Forbids growing from now on: addresses that graphs have captured stay right.
@@ -79,7 +120,7 @@ impl Workspace {
         if self.locked {
             return Err(Error::WorkspaceLocked { requester: requester.into(), wanted: bytes, available });
         }
-        self.memory = Some(self.device.alloc(bytes)?);
+        self.memory = Memory::Owned(self.device.alloc(bytes)?);
         Ok(())
     }
 
@@ -92,7 +133,11 @@ impl Workspace {
         let total =
             simultaneous_bytes(sizes).ok_or(Error::OutOfMemory { bytes: usize::MAX, driver: None })?;
         self.reserve(requester, total)?;
-        let mut next = self.memory.as_ref().map_or(0, Buffer::address);
+        let mut next = match &self.memory {
+            Memory::Absent => 0,
+            Memory::Owned(buffer) => buffer.address(),
+            Memory::Borrowed { address, .. } => *address,
+        };
         let address_of = |&size: &usize| {
             let address = next;
             next += size.next_multiple_of(ALIGNMENT) as u64;
@@ -101,9 +146,12 @@ impl Workspace {
         Ok(sizes.iter().map(address_of).collect())
     }
 
-    /// What keeps the memory alive; nothing while there is none.
+    /// What keeps the memory alive; nothing while there is none, or when it is somebody else's.
     pub fn owner(&self) -> Option<Owner> {
-        self.memory.as_ref().map(Buffer::owner)
+        match &self.memory {
+            Memory::Owned(buffer) => Some(buffer.owner()),
+            Memory::Absent | Memory::Borrowed { .. } => None,
+        }
     }
 
     /// Writes `byte` to every byte of the workspace, and waits for it: operators must not care.
@@ -111,7 +159,15 @@ impl Workspace {
     /// # Errors
     /// Those of [`Buffer::fill_bytes`].
     pub fn fill_bytes(&self, byte: u8) -> Result<(), Error> {
-        self.memory.as_ref().map_or(Ok(()), |memory| memory.fill_bytes(byte))
+        match &self.memory {
+            Memory::Absent => Ok(()),
+            Memory::Owned(buffer) => buffer.fill_bytes(byte),
+            Memory::Borrowed { address, bytes } => {
+                refuse_during_capture("a blocking fill")?;
+                self.device.settle()?;
+                self.device.fill_blocking(*address, byte, *bytes)
+            }
+        }
     }
 }
 

@@ -38,6 +38,25 @@ fn more_values_than_elements_are_refused_and_nothing_is_written() {
 }
 
 #[test]
+fn parts_are_uploaded_and_downloaded_where_they_are() {
+    for device in devices() {
+        let buffer = device.upload(&[1u16, 2, 3, 4, 5]).unwrap();
+        buffer.upload_at(2, &[9, 8]).unwrap();
+        let mut part = [0; 3];
+        buffer.download_at(1, &mut part).unwrap();
+        assert_eq!(part, [2, 9, 8]);
+        buffer.download_at(5, &mut []).unwrap();
+        for (first, len, limit) in [(3, 3, "at most 2 from element 3"), (6, 1, "at most 0 from element 6")] {
+            let error = buffer.download_at(first, &mut vec![0; len]).unwrap_err().to_string();
+            assert!(error.contains(limit), "{error}");
+            let error = buffer.upload_at(first, &vec![7; len]).unwrap_err().to_string();
+            assert!(error.contains(limit), "{error}");
+        }
+        assert_eq!(buffer.download().unwrap(), [1, 2, 9, 8, 5]);
+    }
+}
+
+#[test]
 fn a_fill_reaches_every_byte() {
     for device in devices() {
         let buffer = device.alloc::<u16>(1001).unwrap();

@@ -66,6 +66,16 @@ fn a_gpu_opened_twice_is_one_device() {
     assert_eq!(buffer.download().unwrap(), [7; 4]);
 }
 
+#[cfg(feature = "cust")]
+#[test]
+fn the_current_context_must_be_there() {
+    match Device::cuda_current() {
+        Err(Error::NoDriver | Error::NoDevice { count: 0, .. }) => {}
+        Err(Error::Argument { argument: "current context", value, .. }) => assert_eq!(value, "absent"),
+        other => panic!("{other:?} without a current context"),
+    }
+}
+
 #[cfg(not(feature = "cust"))]
 #[test]
 fn a_build_without_gpu_support_says_so() {

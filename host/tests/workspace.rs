@@ -88,3 +88,37 @@ fn the_bytes_of_sub_buffers_are_known_in_advance() {
     assert_eq!(simultaneous_bytes(&[usize::MAX]), None);
     assert_eq!(simultaneous_bytes(&[usize::MAX / 2, usize::MAX / 2]), None);
 }
+
+#[test]
+fn borrowed_memory_serves_what_fits_and_does_not_grow() {
+    for device in devices() {
+        let memory = device.upload(&[1u8; 1024]).unwrap();
+        // SAFETY: the memory outlives the workspace, and nothing else uses it.
+        let mut workspace = unsafe { Workspace::borrow(&device, memory.address(), 1024) }.unwrap();
+        assert_eq!((workspace.bytes(), workspace.is_locked()), (1024, true));
+        assert!(workspace.owner().is_none());
+        let addresses = workspace.get_simultaneous("test", &[100, 512]).unwrap();
+        assert_eq!(addresses, [memory.address(), memory.address() + 256]);
+        let error = workspace.get_simultaneous("test", &[1025]).unwrap_err();
+        assert!(matches!(error, Error::WorkspaceLocked { wanted: 1280, available: 1024, .. }), "{error}");
+        workspace.fill_bytes(7).unwrap();
+        assert_eq!(memory.download().unwrap(), [7; 1024]);
+    }
+}
+
+#[test]
+fn borrowed_memory_that_cannot_be_a_workspace_is_refused() {
+    let device = Device::emulator();
+    for (address, bytes, words) in [
+        (0, 1, "workspace is null"),
+        (4096 + 4, 0, "workspace is 0x1004, but must be aligned to 256 bytes"),
+        (4096, usize::MAX, "at 0x1000, but must be within 64-bit addresses"),
+        (u64::MAX - 255, 256, "within 64-bit addresses"),
+    ] {
+        // SAFETY: refused, which is what this test requires.
+        let error = unsafe { Workspace::borrow(&device, address, bytes) }.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    // SAFETY: no bytes, no memory.
+    assert_eq!(unsafe { Workspace::borrow(&device, 0, 0) }.unwrap().bytes(), 0);
+}

@@ -13,11 +13,13 @@
 //! | [`batch`] | a batch of rows with pitch, offset, lengths and garbage |
 //! | [`harness`] | runs a batch on a device with poisoned outputs and dirty scratch, and checks it |
 //! | [`mod@bench`] | the parts of the benchmark: cells, timing, report, plot |
+//! | [`c_compiler`] | the C compiler of this machine |
 //! | [`random`] | the generator of pseudo-random numbers behind the distributions |
 
 pub mod backend;
 pub mod batch;
 pub mod bench;
+pub mod c_compiler;
 pub mod data;
 pub mod distribution;
 pub mod harness;

@@ -1,4 +1,4 @@
-//! The executables that a cargo build produced.
+//! The executables and shared libraries that a cargo build produced.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::shell;
 
-/// An executable of the workspace.
+/// An executable or shared library of the workspace.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Executable {
     /// Package it belongs to.
     pub(crate) package: String,
     /// Name of the target.
     pub(crate) target: String,
-    /// `lib`, `bin`, `test`, `bench` or `example`.
+    /// `lib`, `cdylib`, `bin`, `test`, `bench` or `example`.
     pub(crate) kind: String,
     /// Whether it was built with the test harness.
     pub(crate) test: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Executable {
     pub(crate) path: PathBuf,
 }
 
-/// Runs `cargo build` with its messages on stderr and returns the executables it built or found fresh.
+/// Runs `cargo build` with its messages on stderr and returns what it built or found fresh.
 pub(crate) fn build(command: &mut Command) -> Result<Vec<Executable>> {
     command.arg("--message-format=json-render-diagnostics").stdin(Stdio::null());
     parse(&shell::stdout_of(command)?)
@@ -33,10 +33,10 @@ fn parse(messages: &str) -> Result<Vec<Executable>> {
     let mut executables = Vec::new();
     for line in messages.lines().filter(|line| line.starts_with('{')) {
         let message: Value = serde_json::from_str(line).context("cargo printed a message that is no JSON")?;
-        let Some(path) = message["executable"].as_str() else {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        let Some(path) = message["executable"].as_str().or_else(|| shared_library(&message)) else {
             continue;
         };
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
         executables.push(Executable {
             package: package_name(&text(&message["package_id"])).to_string(),
             target: text(&message["target"]["name"]),
@@ -46,6 +46,15 @@ fn parse(messages: &str) -> Result<Vec<Executable>> {
         });
     }
     Ok(executables)
+}
+
+/// The file of a shared library for C; procedural macros are none.
+fn shared_library(message: &Value) -> Option<&str> {
+    let kinds = message["target"]["kind"].as_array()?;
+    if !kinds.iter().any(|kind| kind == "cdylib") {
+        return None;
+    }
+    message["filenames"].as_array()?.iter().filter_map(Value::as_str).find(|file| file.ends_with(".so"))
 }
 
 /// The name in a package id: `path+file:///a/simt#dsa-simt@0.1.0`, or without the name when the directory
@@ -78,6 +87,23 @@ mod tests {
             kind: "test".into(),
             test: true,
             path: "/w/target/suite-1".into(),
+        };
+        assert_eq!(parse(messages).unwrap(), [expected]);
+    }
+
+    #[test]
+    fn the_file_of_a_shared_library_is_taken_and_that_of_a_macro_is_not() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","package_id":"path+file:///w/capi#dsa-kernels-capi@0.1.0","target":{"kind":["cdylib","staticlib"],"name":"dsa_kernels"},"profile":{"test":false},"filenames":["/w/target/libdsa_kernels.a","/w/target/libdsa_kernels.so"],"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","package_id":"registry+https://x#thiserror-impl@2.0.0","target":{"kind":["proc-macro"],"name":"thiserror_impl"},"profile":{"test":false},"filenames":["/w/target/deps/libthiserror_impl-1.so"],"executable":null}"#,
+        );
+        let expected = Executable {
+            package: "dsa-kernels-capi".into(),
+            target: "dsa_kernels".into(),
+            kind: "cdylib".into(),
+            test: false,
+            path: "/w/target/libdsa_kernels.so".into(),
         };
         assert_eq!(parse(messages).unwrap(), [expected]);
     }

@@ -7,10 +7,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::artifacts::{self, Executable};
-use crate::{link_stub, shell, workspace};
+use crate::{c_program, link_stub, shell, workspace};
 
 /// The most that the directory may hold.
 const LIMIT: u64 = 60 << 20;
+/// The shared library of the C ABI, and the C program that tests it.
+const C_LIBRARY: &str = "libdsa_kernels.so";
+const C_PROGRAM: &str = "topk_c";
 /// The script that runs the suite from there.
 const RUN: &str = include_str!("stage_run.sh");
 const README: &str = include_str!("stage_readme.md");
@@ -48,7 +51,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             tests.push(name);
         }
     }
+    // The test `capi` runs it.
+    c_program::compile(&stage.join(C_PROGRAM))?;
+    newest_libc = newest_libc.max(newest_version(&std::fs::read(stage.join(C_PROGRAM))?));
     copy_directory(&workspace::root().join("tests/data"), &stage.join("data"))?;
+    let script = "torch_topk.py";
+    std::fs::copy(workspace::root().join("tests/scripts").join(script), stage.join(script))
+        .with_context(|| format!("cannot copy tests/scripts/{script}"))?;
     tests.sort();
     std::fs::write(stage.join("run"), RUN.replace("{tests}", &tests.join(" ")))?;
     shell::quiet(Command::new("chmod").arg("+x").arg(stage.join("run")))?;
@@ -89,8 +98,9 @@ fn prepare(stage: &Path) -> Result<()> {
 fn build() -> Result<Vec<Executable>> {
     let mut command = shell::cargo();
     command
-        .args(["build", "--release", "--tests", "--benches", "--examples"])
+        .args(["build", "--release", "--lib", "--tests", "--benches", "--examples"])
         .args(["--package", "dsa-simt", "--package", "dsa-kernels-gpu", "--package", "dsa-kernels"])
+        .args(["--package", "dsa-kernels-capi", "--features", "dsa-kernels-capi/cust"])
         .args(["--package", "dsa-kernels-tests", "--features", "dsa-kernels-tests/cust"])
         .env(link_stub::VARIABLE, link_stub::directory()?);
     shell::say("building the programs to stage");
@@ -98,7 +108,8 @@ fn build() -> Result<Vec<Executable>> {
 }
 
 /// The name of a program in the directory: tests of the suite by their own name, those of other crates with
-/// the crate's in front, the benchmark as `bench`. `None` for what is not staged.
+/// the crate's in front, the benchmark as `bench`, the shared library as [`C_LIBRARY`]. `None` for what is not
+/// staged.
 fn stable_name(executable: &Executable) -> Option<String> {
     let crate_name = executable.package.trim_start_matches("dsa-").trim_start_matches("kernels-");
     let of_suite = executable.package == "dsa-kernels-tests";
@@ -108,6 +119,7 @@ fn stable_name(executable: &Executable) -> Option<String> {
         ("test", true) if of_suite => Some(executable.target.clone()),
         ("test", true) => Some(format!("{crate_name}-{}", executable.target)),
         ("lib" | "rlib" | "cdylib", true) => Some(format!("{crate_name}-unit")),
+        ("cdylib", false) => Some(C_LIBRARY.into()),
         _ => None,
     }
 }
@@ -175,6 +187,8 @@ mod tests {
         assert_eq!(name("dsa-simt", "faults", "test", true).as_deref(), Some("simt-faults"));
         assert_eq!(name("dsa-kernels", "plan", "test", true).as_deref(), Some("kernels-plan"));
         assert_eq!(name("dsa-kernels-gpu", "dsa_kernels_gpu", "lib", false), None);
+        assert_eq!(name("dsa-kernels-capi", "dsa_kernels", "cdylib", true).as_deref(), Some("capi-unit"));
+        assert_eq!(name("dsa-kernels-capi", "dsa_kernels", "cdylib", false).as_deref(), Some(C_LIBRARY));
     }
 
     #[test]

@@ -7,9 +7,9 @@ use cust::sys::CUdevice_attribute as Attribute;
 use cust::sys::{CUcontext, CUdevice};
 
 use super::driver::{
-    Failure, NO_DEVICE, STUB_LIBRARY, cuCtxGetCurrent, cuCtxPopCurrent_v2, cuCtxPushCurrent_v2, cuDeviceGet,
-    cuDeviceGetAttribute, cuDeviceGetCount, cuDeviceGetName, cuDevicePrimaryCtxRelease_v2,
-    cuDevicePrimaryCtxRetain, cuDriverGetVersion, cuInit,
+    Failure, NO_DEVICE, STUB_LIBRARY, cuCtxGetCurrent, cuCtxGetDevice, cuCtxPopCurrent_v2,
+    cuCtxPushCurrent_v2, cuDeviceGet, cuDeviceGetAttribute, cuDeviceGetCount, cuDeviceGetName,
+    cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxRetain, cuDriverGetVersion, cuInit,
 };
 use crate::{Backend, DeviceProperties, Error};
 
@@ -33,17 +33,7 @@ pub(super) struct Current {
 
 impl Context {
     pub(super) fn open(ordinal: u32) -> Result<(Self, DeviceProperties), Error> {
-        // Only here do these codes say that there is nothing to open; later ones report what went wrong.
-        let nothing_there = |failure: Failure| match failure.code {
-            STUB_LIBRARY => Error::NoDriver,
-            NO_DEVICE => Error::NoDevice { ordinal, count: 0 },
-            _ => failure.into(),
-        };
-        // SAFETY: may be called at any time, by any thread.
-        unsafe { cuInit(0) }.map_err(nothing_there)?;
-        let mut count = 0;
-        // SAFETY: the driver is initialised and writes one integer.
-        unsafe { cuDeviceGetCount(&mut count) }.map_err(nothing_there)?;
+        let count = count(ordinal)?;
         let number = c_int::try_from(ordinal).ok().filter(|&number| number < count);
         let Some(number) = number else {
             return Err(Error::NoDevice { ordinal, count: count.max(0) as u32 });
@@ -92,6 +82,54 @@ impl Drop for Context {
         // SAFETY: retained once by `open`. A failure means that the driver is shutting down.
         let _ = unsafe { cuDevicePrimaryCtxRelease_v2(self.device) };
     }
+}
+
+/// Initialises the driver; the number of devices that it shows. `ordinal` is what the caller wants to open.
+fn count(ordinal: u32) -> Result<c_int, Error> {
+    // Only here do these codes say that there is nothing to open; later ones report what went wrong.
+    let nothing_there = |failure: Failure| match failure.code {
+        STUB_LIBRARY => Error::NoDriver,
+        NO_DEVICE => Error::NoDevice { ordinal, count: 0 },
+        _ => failure.into(),
+    };
+    // SAFETY: may be called at any time, by any thread.
+    unsafe { cuInit(0) }.map_err(nothing_there)?;
+    let mut count = 0;
+    // SAFETY: the driver is initialised and writes one integer.
+    unsafe { cuDeviceGetCount(&mut count) }.map_err(nothing_there)?;
+    Ok(count)
+}
+
+/// The number of the device whose primary context is the calling thread's current context.
+pub(crate) fn current_ordinal() -> Result<u32, Error> {
+    let count = count(0)?;
+    let mut current = null_mut();
+    // SAFETY: the driver is initialised and writes one handle.
+    unsafe { cuCtxGetCurrent(&mut current) }?;
+    let refuse = |value, help| Err(Error::argument("current context", value, "a device's primary one", help));
+    if current.is_null() {
+        return refuse("absent", "make one current on this thread first, or pass a device's number");
+    }
+    let mut wanted = 0;
+    // SAFETY: there is a current context; the driver writes one integer.
+    unsafe { cuCtxGetDevice(&mut wanted) }?;
+    for number in 0..count {
+        let mut device = 0;
+        // SAFETY: the driver is initialised, the number is in range.
+        unsafe { cuDeviceGet(&mut device, number) }?;
+        if device != wanted {
+            continue;
+        }
+        let mut primary = null_mut();
+        // SAFETY: a valid device; released below.
+        unsafe { cuDevicePrimaryCtxRetain(&mut primary, device) }?;
+        // SAFETY: retained by the line before.
+        unsafe { cuDevicePrimaryCtxRelease_v2(device) }?;
+        if primary == current {
+            return Ok(number as u32);
+        }
+    }
+    refuse("one made with cuCtxCreate", "use the primary context, as the CUDA runtime does")
 }
 
 fn properties(device: CUdevice) -> Result<DeviceProperties, Failure> {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use cust::sys::{CUevent, CUgraphExec, CUstream, CUstream_flags, CUstreamCaptureMode, CUstreamCaptureStatus};
 use dsa_simt::Entry;
 
+pub(crate) use self::context::current_ordinal;
+
 use self::context::Context;
 use self::driver::{
     COOPERATIVE_LAUNCH_TOO_LARGE, Failure, OUT_OF_MEMORY, cuEventCreate, cuEventDestroy_v2,

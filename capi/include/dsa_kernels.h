@@ -1,0 +1,228 @@
+/*
+ * dsa_kernels: exact top-k of each row of a batch, in one fixed launch that can be captured in a CUDA graph.
+ *
+ *     dsa_device *device;
+ *     dsa_topk *topk;
+ *     dsa_topk_config config = {0};
+ *     size_t workspace_bytes;
+ *     config.size = sizeof config;
+ *     config.k = 2048;
+ *     config.max_rows = 64;
+ *     config.max_len = 131072;
+ *     dsa_device_open_cuda(0, &device);
+ *     dsa_topk_create(device, &config, &topk);
+ *     dsa_topk_workspace_bytes(topk, &workspace_bytes);
+ *     dsa_topk_enqueue(topk, scores, pitch, rows, lengths, out, NULL, workspace, workspace_bytes, stream);
+ *
+ * Result.  For each row, the min(k, length) largest scores are selected, exactly, for every input:
+ *   - out[row * k ..] holds their indices into the row, distinct, then -1 up to k entries;
+ *   - NaN ranks below every number, -inf included, and all NaNs are equal; -0.0 equals +0.0;
+ *   - which of several equal scores are selected is not defined, unless `ties` says so;
+ *   - the order of the indices is not defined, unless `order` says so.
+ *
+ * Units.  Sizes named `bytes` are in bytes; `pitch`, `k`, `max_len` and lengths are in elements.
+ *
+ * Errors.  Every function but dsa_last_error and dsa_version* returns a dsa_status. After anything else than
+ * DSA_OK, dsa_last_error says which argument had which value and what the limit is. Results are written
+ * only with DSA_OK. A call that is refused because of its arguments has launched nothing. No call ends the
+ * process; a mistake inside the library is reported as DSA_INTERNAL.
+ *
+ * Threads.  Every function may be called by any thread at any time, except that a handle must not be used
+ * while, or after, it is closed or destroyed. Calls with the same operator take turns. Its launches,
+ * replays of graphs included, must not overlap in time on the device: use an operator on one stream, or
+ * one operator for each stream. Launches of different operators may overlap if their workspaces differ.
+ *
+ * Lifetime.  A device may be closed before the operators that were created on it. Memory that a launch uses
+ * (scores, lengths, out, values, workspace, and the operator itself) must stay valid until the launch has
+ * run; if the stream was being captured, until the last replay of the graph.
+ *
+ * Emulator.  The same kernels run on the CPU, slowly and checked: a wrong address, a race or uninitialised
+ * input is reported instead of being undefined. Work runs while it is enqueued. Device pointers must be
+ * memory of dsa_buffer_alloc on the same device.
+ *
+ * C99 and later, C++. Link with -ldsa_kernels; the static library also needs -lpthread -ldl -lm, and -lcuda
+ * if it was built with GPU support.
+ */
+#ifndef DSA_KERNELS_H
+#define DSA_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The version of this header; dsa_version is that of the library. Before 1.0, use headers and libraries of
+ * the same minor version together. */
+#define DSA_VERSION_MAJOR 0
+#define DSA_VERSION_MINOR 1
+#define DSA_VERSION_PATCH 0
+
+/* What a call returns. Later versions may add codes. */
+typedef enum dsa_status {
+    DSA_OK = 0,
+    /* An argument is outside its limits: NULL, misaligned, too large, of another device, ... */
+    DSA_INVALID_ARGUMENT = 1,
+    /* No such device, no driver, a device that is too old, or a library built without GPU support. */
+    DSA_NO_DEVICE = 2,
+    /* The device has not enough free memory. */
+    DSA_OUT_OF_MEMORY = 3,
+    /* workspace_bytes is less than dsa_topk_workspace_bytes says. */
+    DSA_WORKSPACE_TOO_SMALL = 4,
+    /* The call allocates, copies or waits, which would break the stream capture that is going on. */
+    DSA_DURING_CAPTURE = 5,
+    /* The driver cannot compile the kernels, or the device runs none of them. */
+    DSA_NO_KERNEL = 6,
+    /* The driver or the emulator reported an error; a driver may report that of an earlier launch. */
+    DSA_DEVICE_FAILED = 7,
+    /* A mistake of this library; please report it. */
+    DSA_INTERNAL = 8
+} dsa_status;
+
+/* The message of the last call on this thread that failed, "" if there was none. NUL-terminated UTF-8.
+ * Valid until the next call on this thread that fails, or the thread ends. */
+const char *dsa_last_error(void);
+
+/* The version of the library: 10000 * major + 100 * minor + patch, and as text. */
+uint32_t dsa_version(void);
+const char *dsa_version_string(void);
+
+/* ---- Devices --------------------------------------------------------------------------------------- */
+
+/* A GPU or an emulator. */
+typedef struct dsa_device dsa_device;
+
+/* Instead of a device's number: the GPU whose context is current on the calling thread. */
+#define DSA_CURRENT_CONTEXT (-1)
+
+/* Opens GPU number `ordinal` (as the driver counts; CUDA_VISIBLE_DEVICES applies), or with
+ * DSA_CURRENT_CONTEXT the one whose primary context is current on the calling thread.
+ *
+ * The device's primary context is used, as by the CUDA runtime: pointers and streams of the runtime and of
+ * frameworks that are built on it can be passed. Those of contexts made with cuCtxCreate cannot. The calling
+ * thread's current context is left as it was.
+ *
+ * Fails with DSA_NO_DEVICE, also in a library that was built without GPU support, and with
+ * DSA_INVALID_ARGUMENT when no context, or no primary context, is current. */
+dsa_status dsa_device_open_cuda(int32_t ordinal, dsa_device **device);
+
+/* Opens an emulator. Each has memory of its own. */
+dsa_status dsa_device_open_emulator(dsa_device **device);
+
+/* Closes a device, and frees what dsa_buffer_alloc allocated on it and was not freed. NULL does nothing.
+ * Not while a stream of the device is being captured. */
+dsa_status dsa_device_close(dsa_device *device);
+
+/* Waits until everything that was enqueued on `stream` (a CUstream or cudaStream_t; NULL is the legacy
+ * default stream; NULL on the emulator) has run, and reports errors of its launches. */
+dsa_status dsa_stream_synchronize(const dsa_device *device, void *stream);
+
+/* ---- Device memory ---------------------------------------------------------------------------------- */
+/* For the emulator, and for programs without an allocator of their own. On a GPU, memory from anywhere can be
+ * passed to dsa_topk_enqueue; these copies take memory of dsa_buffer_alloc only.
+ *
+ * The copies do not wait for streams: synchronise first. They return when the copy is complete. */
+
+/* Allocates `bytes` bytes, aligned to 256, contents undefined. */
+dsa_status dsa_buffer_alloc(const dsa_device *device, size_t bytes, void **address);
+
+/* Frees what dsa_buffer_alloc returned, after waiting for launches that use it. NULL does nothing. */
+dsa_status dsa_buffer_free(const dsa_device *device, void *address);
+
+/* Copies `bytes` bytes from the host to the device address `destination`, which may lie anywhere in an
+ * allocation. */
+dsa_status dsa_buffer_upload(const dsa_device *device, void *destination, const void *source, size_t bytes);
+
+/* Copies `bytes` bytes from the device address `source`, which may lie anywhere in an allocation, to the
+ * host. */
+dsa_status dsa_buffer_download(const dsa_device *device, void *destination, const void *source, size_t bytes);
+
+/* ---- The operator ----------------------------------------------------------------------------------- */
+
+/* The type of the scores (and of the values). */
+enum dsa_score_type { DSA_SCORES_F32 = 0, DSA_SCORES_F16 = 1, DSA_SCORES_BF16 = 2 };
+
+/* Which of several equal scores are selected when not all of them are. */
+enum dsa_ties { DSA_TIES_ANY = 0, DSA_TIES_LOWEST_INDEX = 1 };
+
+/* The order of the indices of an output row. Ascending together with DSA_TIES_LOWEST_INDEX makes the output a
+ * function of the scores alone. */
+enum dsa_order { DSA_ORDER_ANY = 0, DSA_ORDER_ASCENDING_INDEX = 1 };
+
+/* How rows are selected. The others than DSA_PATH_AUTO are for study; rows of at most k elements are always
+ * trivial. */
+enum dsa_path {
+    DSA_PATH_AUTO = 0,     /* the fastest for each row's own length, decided on the device */
+    DSA_PATH_TRIVIAL = 1,  /* max_len <= k */
+    DSA_PATH_RESIDENT = 2, /* max_len <= 16381: one block, the row in registers */
+    DSA_PATH_SAMPLED = 3,  /* any length: the row read once, against a threshold from a sample */
+    DSA_PATH_DECODE = 4,   /* max_len <= 8192: vLLM's, one block, the row in registers */
+    DSA_PATH_MEDIUM = 5,   /* any length: vLLM's, one block, the row read twice */
+    DSA_PATH_LARGE = 6     /* any length: vLLM's, several blocks per row; needs cooperative launches */
+};
+
+/* What an operator is created for. Zero the whole struct (`= {0}`, memset), then set `size` and what is
+ * needed: in every field but the first four, zero is the default. Later versions add fields at the end; a
+ * library takes the structs of earlier headers, and those of later ones whose new fields are zero. */
+typedef struct dsa_topk_config {
+    uint32_t size;           /* sizeof(dsa_topk_config) */
+    uint32_t k;              /* elements wanted of each row, 1..=4096 */
+    uint32_t max_rows;       /* most rows of a launch, 1..=2147483647 */
+    uint32_t max_len;        /* longest valid prefix of a row, 1..=2147483647; longer lengths are clamped */
+    uint32_t next_n;         /* rows per sequence; 0 is 1. See `lengths` of dsa_topk_enqueue */
+    uint32_t compress_ratio; /* what lengths are divided by, rounding down; 0 is 1 */
+    uint32_t score_type;     /* enum dsa_score_type */
+    uint32_t ties;           /* enum dsa_ties */
+    uint32_t order;          /* enum dsa_order */
+    uint32_t values;         /* 1: launches also write the selected scores */
+    uint32_t path;           /* enum dsa_path */
+    uint32_t max_sms;        /* most multiprocessors that a launch may take; 0 is all */
+} dsa_topk_config;
+
+/* An operator. It owns device memory, a few kilobytes to a few megabytes, that every launch leaves zero. */
+typedef struct dsa_topk dsa_topk;
+
+/* Checks the limits, compiles the kernels (the first operator of a device only) and allocates. Blocks; not
+ * while a stream is being captured. Options that the kernels do not have for these limits are refused with
+ * DSA_INVALID_ARGUMENT. */
+dsa_status dsa_topk_create(const dsa_device *device, const dsa_topk_config *config, dsa_topk **topk);
+
+/* Frees an operator, after waiting for its launches. NULL does nothing. Graphs that captured its launches
+ * must not be replayed afterwards. */
+dsa_status dsa_topk_destroy(dsa_topk *topk);
+
+/* Bytes of workspace that dsa_topk_enqueue asks for: fixed for an operator, possibly 0. */
+dsa_status dsa_topk_workspace_bytes(const dsa_topk *topk, size_t *bytes);
+
+/* Enqueues the selection on `stream`. Neither allocates device memory nor waits; can be captured. The shape
+ * of the launch depends on `rows` alone: a captured launch stays right when lengths and scores change.
+ *
+ *   scores           device memory, [rows, pitch] of the operator's type, aligned to an element (to 16 bytes
+ *                    is faster). Of every row, max_len elements must be readable memory; none behind its
+ *                    length is looked at.
+ *   pitch            elements from one row to the next, at least max_len.
+ *   rows             0..=max_rows, a multiple of next_n. With 0, nothing is launched, and addresses may be
+ *                    NULL.
+ *   lengths          device memory, int32_t[rows / next_n], aligned to 4 bytes. Below 1 is an empty row,
+ *                    above max_len is clamped. With next_n or compress_ratio above 1, row s * next_n + j has
+ *                    (lengths[s] - next_n + 1 + j) / compress_ratio elements.
+ *   out              device memory, int32_t[rows, k], aligned to 4 bytes. Overlaps no input.
+ *   values           device memory, [rows, k] of the scores' type, aligned to an element: value j of a row is
+ *                    the score at index j of its output; what is behind the last index is not defined. NULL
+ *                    unless the operator was created with `values`.
+ *   workspace        device memory of workspace_bytes bytes, aligned to 256, contents undefined before and
+ *                    after. May serve any operators whose launches do not overlap in time. NULL with 0 bytes.
+ *   workspace_bytes  at least what dsa_topk_workspace_bytes says; less is DSA_WORKSPACE_TOO_SMALL.
+ *   stream           CUstream or cudaStream_t of the device's primary context. NULL is the legacy default
+ *                    stream; on the emulator it must be NULL.
+ */
+dsa_status dsa_topk_enqueue(dsa_topk *topk, const void *scores, uint64_t pitch, uint32_t rows,
+                            const int32_t *lengths, int32_t *out, void *values, void *workspace,
+                            size_t workspace_bytes, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
