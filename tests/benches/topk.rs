@@ -15,7 +15,8 @@ use clap::{Parser, ValueEnum};
 use dsa_kernels::{Backend, Device, Error};
 use dsa_kernels_tests::bench::chain::CHAIN;
 use dsa_kernels_tests::bench::operator::CaseError;
-use dsa_kernels_tests::bench::report::{CaseRecord, DeviceRecord, Report, SCHEMA};
+use dsa_kernels_tests::bench::report::{CaseRecord, DeviceRecord, Report, RivalLibrary, SCHEMA};
+use dsa_kernels_tests::bench::rival::{self, Rival, RivalError, RivalSpec};
 use dsa_kernels_tests::bench::shapes::{self, Case};
 use dsa_kernels_tests::bench::timed::Timed;
 use dsa_kernels_tests::bench::{emulated, inputs, plot};
@@ -36,6 +37,20 @@ struct Arguments {
     /// What runs the kernels.
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     backend: Choice,
+    /// Time another implementation beside this one, on the same buffers in the same graphs; repeatable.
+    ///
+    /// LIB.so is a shared library with the C function
+    ///
+    ///   int bench_topk(const float* scores, const int* lengths, int* out, void* scratch, int rows,
+    ///                  int pitch, int k, int max_len, void* stream);
+    ///
+    /// which enqueues one selection on `stream` (a CUstream that may be being captured) and returns 0, or
+    /// anything else for a shape that it does not support. All pointers are device memory: float[rows, pitch],
+    /// int[rows], int[rows, k] (indices, then -1), and 64 MiB that are zeroed before each cell.
+    /// tests/capi/bench_topk.h says it in full. Its answers are checked as this library's are; wrong ones are
+    /// reported and do not change the exit status. Needs a GPU.
+    #[arg(long, value_name = "[NAME=]LIB.so", verbatim_doc_comment)]
+    compare: Vec<RivalSpec>,
     /// Print the names of the cells and do nothing.
     #[arg(long)]
     list: bool,
@@ -62,6 +77,8 @@ enum Failure {
     NoGpu(Error),
     #[error(transparent)]
     NoSuchCase(#[from] shapes::NoSuchCase),
+    #[error(transparent)]
+    Rival(#[from] RivalError),
     #[error("--out {}: cannot write there: {source}; name a folder that can be written", folder.display())]
     Out { folder: PathBuf, source: io::Error },
     #[error("cannot prepare the run: {0}")]
@@ -93,6 +110,7 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         cases.iter().for_each(|case| println!("{case}"));
         return Ok(true);
     }
+    let rivals = rival::load_all(&arguments.compare, &device)?;
     write(&arguments.out, "report.md", "The benchmark is running.\n")?;
     let mut report = Report {
         schema: SCHEMA,
@@ -104,11 +122,12 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         quick: arguments.quick,
         chain: if on_gpu { CHAIN as u32 } else { 0 },
         null_us: None,
+        rivals: rivals.iter().map(rival_library).collect(),
         cases: Vec::new(),
     };
     eprintln!("{} ({}): {}", report.backend, report.backend_reason, report.device.name);
     if on_gpu {
-        run_timed(&device, &cases, arguments, &mut report)?;
+        run_timed(&device, &cases, arguments, rivals, &mut report)?;
     } else {
         run_emulated(&device, &cases, &mut report);
     }
@@ -150,12 +169,13 @@ fn run_timed(
     device: &Device,
     cases: &[Case],
     arguments: &Arguments,
+    rivals: Vec<Rival>,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let folder = &arguments.out;
     let log = fs::File::create(folder.join("criterion.log"));
     let log = log.map_err(|source| Failure::Out { folder: folder.clone(), source })?;
-    let mut timed = Timed::new(device, cases, !arguments.quick, log)?;
+    let mut timed = Timed::new(device, cases, !arguments.quick, log, rivals)?;
     report.null_us = Some(timed.null_us()?);
     for (number, case) in cases.iter().enumerate() {
         let record = timed.run(case, |record| {
@@ -164,6 +184,13 @@ fn run_timed(
         let times = [("hot", record.us_hot), ("cold", record.us_cold)];
         for (name, us) in times.into_iter().filter_map(|(name, us)| Some((name, us?))) {
             eprint!(", {name} {us:.2} us");
+        }
+        for rival in &record.rivals {
+            match (rival.us_hot, &rival.error) {
+                (Some(us), None) => eprint!("; {} hot {us:.2} us", rival.name),
+                (Some(us), Some(_)) => eprint!("; {} hot {us:.2} us, NOT EXACT", rival.name),
+                (None, _) => eprint!("; {} no time", rival.name),
+            }
         }
         eprintln!();
         say_if_wrong(&record);
@@ -191,6 +218,15 @@ fn say_if_wrong(record: &CaseRecord) {
     if let Some(error) = &record.error {
         eprintln!("{}: {error}", record.name);
     }
+    for rival in &record.rivals {
+        if let Some(error) = &rival.error {
+            eprintln!("{}: {}: {error}", record.name, rival.name);
+        }
+    }
+}
+
+fn rival_library(rival: &Rival) -> RivalLibrary {
+    RivalLibrary { name: rival.name.clone(), library: rival.library.display().to_string() }
 }
 
 fn device_record(device: &Device) -> DeviceRecord {

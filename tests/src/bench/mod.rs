@@ -10,6 +10,7 @@
 //! | [`chain`] | chains of launches in graphs, and which input each launch reads |
 //! | [`measure`], [`diversion`] | criterion over GPU events, without its chatter |
 //! | [`timed`], [`emulated`] | the two ways to run the cells: times on a GPU, counted work on the emulator |
+//! | [`rival`], [`rivalry`] | other implementations: loading them, and timing them on the same inputs |
 //! | [`report`], [`plot`] | `report.json`, `report.md`, the table, the SVG |
 
 pub mod chain;
@@ -20,5 +21,7 @@ pub mod measure;
 pub mod operator;
 pub mod plot;
 pub mod report;
+pub mod rival;
+pub mod rivalry;
 pub mod shapes;
 pub mod timed;

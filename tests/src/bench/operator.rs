@@ -12,7 +12,7 @@ use crate::distribution::Distribution;
 use crate::oracle;
 
 /// Fills the output before a launch: read as an index it is beyond every row.
-const POISON: u8 = 0x7f;
+pub const POISON: u8 = 0x7f;
 
 /// A cell that cannot be reported as exact.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,7 @@ impl Operator {
             rows: self.case.rows(),
             lengths: self.lengths.address(),
             out: self.out.address(),
+            values: 0,
         };
         // SAFETY: the caller vouches for the scores; lengths and output are as large as the case says.
         unsafe { self.topk.enqueue(stream, &mut self.workspace, &args) }
@@ -97,19 +98,27 @@ impl Operator {
 
     /// Proves that the output is the right answer for `scores`, the batch as the host has it.
     pub fn prove(&self, scores: &[f32]) -> Result<(), CaseError> {
-        let out = self.out.download()?;
-        let lengths = self.case.lengths();
-        let (pitch, k) = (self.case.pitch() as usize, self.case.k as usize);
-        let rows: Vec<_> = (scores.chunks(pitch).zip(out.chunks(k)).zip(lengths))
-            .map(|((scores, out), length)| (&scores[..length as usize], out))
-            .collect();
-        first_wrong(&rows, |_, (scores, out)| oracle::check_row(scores, out).map_err(|e| e.to_string()))?;
-        if self.case.distribution == Distribution::Real {
-            let stored = data::rows()?;
-            first_wrong(&rows, |row, (scores, out)| agrees_with_stored(&stored[row], scores, out))?;
-        }
-        Ok(())
+        prove(&self.case, scores, &self.out.download()?)
     }
+
+    /// Device address of the length of each row.
+    pub fn lengths_address(&self) -> u64 {
+        self.lengths.address()
+    }
+}
+
+/// Proves that `out` is the right answer of `case` for `scores`, the batch as the host has it.
+pub fn prove(case: &Case, scores: &[f32], out: &[i32]) -> Result<(), CaseError> {
+    let (pitch, k) = (case.pitch() as usize, case.k as usize);
+    let rows: Vec<_> = (scores.chunks(pitch).zip(out.chunks(k)).zip(case.lengths()))
+        .map(|((scores, out), length)| (&scores[..length as usize], out))
+        .collect();
+    first_wrong(&rows, |_, (scores, out)| oracle::check_row(scores, out).map_err(|e| e.to_string()))?;
+    if case.distribution == Distribution::Real {
+        let stored = data::rows()?;
+        first_wrong(&rows, |row, (scores, out)| agrees_with_stored(&stored[row], scores, out))?;
+    }
+    Ok(())
 }
 
 /// Checks all rows on all cores; the first wrong one, if any.

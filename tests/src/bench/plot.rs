@@ -1,6 +1,7 @@
-//! The plot: time against length, one line per batch size, the floors dashed.
+//! The plot: time against length, one line per batch size, the floors dashed, the rivals dotted.
 
 use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
 use super::report::{CaseRecord, Report};
@@ -18,25 +19,38 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x8c, 0x56, 0x4b),
 ];
 
+/// Gaps between the dots of the rivals' lines, in the order of the command line: each rival has its own.
+const GAPS: [u32; 4] = [3, 7, 12, 18];
+
+/// Length of a dot.
+const DOT: u32 = 2;
+
+/// Points of a line: length and time.
+type Points = Vec<(f64, f64)>;
+
 /// One batch size: its times and floors, by length.
+#[derive(Default)]
 struct Line {
     rows: u32,
-    hot: Vec<(f64, f64)>,
-    floor: Vec<(f64, f64)>,
+    hot: Points,
+    floor: Points,
+    /// One line for each rival, in the order of the report.
+    rivals: Vec<Points>,
 }
 
 /// The plot of a run as SVG; `None` when no cell of the main table was timed.
 ///
 /// Text is SVG text in a generic font family: no font of this machine is looked at.
 pub fn to_svg(report: &Report) -> Result<Option<String>, PlotError> {
-    let lines = lines(&report.cases);
+    let rivals: Vec<_> = report.rivals.iter().map(|rival| rival.name.as_str()).collect();
+    let lines = lines(&report.cases, &rivals);
     if lines.is_empty() {
         return Ok(None);
     }
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     let title = format!("Top-2048 of normal scores, {}", report.device.name);
-    draw(&area, &title, &lines).map_err(|error| PlotError(error.to_string()))?;
+    draw(&area, &title, &lines, &rivals).map_err(|error| PlotError(error.to_string()))?;
     drop(area);
     Ok(Some(svg))
 }
@@ -47,14 +61,15 @@ pub fn to_svg(report: &Report) -> Result<Option<String>, PlotError> {
 pub struct PlotError(String);
 
 /// The lines of the main table, by batch size, each by length.
-fn lines(cases: &[CaseRecord]) -> Vec<Line> {
+fn lines(cases: &[CaseRecord], rivals: &[&str]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for case in cases.iter().filter(|case| matches!(case.list.as_str(), "single" | "batch")) {
         let Some(hot) = case.us_hot else { continue };
         let line = match lines.iter_mut().position(|line| line.rows == case.rows) {
             Some(at) => &mut lines[at],
             None => {
-                lines.push(Line { rows: case.rows, hot: Vec::new(), floor: Vec::new() });
+                let rivals = vec![Points::new(); rivals.len()];
+                lines.push(Line { rows: case.rows, rivals, ..Line::default() });
                 let last = lines.len() - 1;
                 &mut lines[last]
             }
@@ -63,11 +78,17 @@ fn lines(cases: &[CaseRecord]) -> Vec<Line> {
         if let Some(floor) = case.floor_us {
             line.floor.push((f64::from(case.len), floor));
         }
+        for (points, name) in line.rivals.iter_mut().zip(rivals) {
+            if let Some(us) = case.rival(name).and_then(|rival| rival.us_hot) {
+                points.push((f64::from(case.len), us));
+            }
+        }
     }
     lines.sort_by_key(|line| line.rows);
     for line in &mut lines {
-        line.hot.sort_by(|a, b| a.0.total_cmp(&b.0));
-        line.floor.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for points in [&mut line.hot, &mut line.floor].into_iter().chain(&mut line.rivals) {
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        }
     }
     lines
 }
@@ -83,12 +104,14 @@ fn draw<B>(
     area: &DrawingArea<B, Shift>,
     title: &str,
     lines: &[Line],
+    rivals: &[&str],
 ) -> Result<(), Box<dyn std::error::Error>>
 where
     B: DrawingBackend,
     B::ErrorType: 'static,
 {
-    let points = lines.iter().flat_map(|line| line.hot.iter().chain(&line.floor));
+    let points =
+        lines.iter().flat_map(|line| line.hot.iter().chain(&line.floor).chain(line.rivals.iter().flatten()));
     let lengths = range(points.clone().map(|point| point.0));
     let times = range(points.map(|point| point.1));
     area.fill(&WHITE)?;
@@ -114,6 +137,19 @@ where
             .label(name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
         chart.draw_series(DashedLineSeries::new(line.floor.iter().copied(), 6, 4, colour.stroke_width(1)))?;
+        for (points, gap) in line.rivals.iter().zip(GAPS.into_iter().cycle()) {
+            chart.draw_series(dotted(points, gap, colour))?;
+        }
+    }
+    for (name, gap) in rivals.iter().zip(GAPS.into_iter().cycle()) {
+        let nowhere: [(f64, f64); 0] = [];
+        chart
+            .draw_series(LineSeries::new(nowhere, BLACK.stroke_width(2)))?
+            .label(format!("{name} (dotted)"))
+            .legend(move |(x, y)| {
+                let path = [(x, y), (x + 20, y)];
+                DashedPathElement::new(path, DOT, gap, BLACK.stroke_width(2))
+            });
     }
     chart
         .configure_series_labels()
@@ -124,6 +160,15 @@ where
         .draw()?;
     area.present()?;
     Ok(())
+}
+
+/// The line of a rival.
+fn dotted(
+    points: &Points,
+    gap: u32,
+    colour: RGBColor,
+) -> DashedLineSeries<std::vec::IntoIter<(f64, f64)>, u32> {
+    DashedLineSeries::new(points.clone(), DOT, gap, colour.stroke_width(2))
 }
 
 /// A length in binary thousands.
@@ -138,7 +183,7 @@ fn label(length: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{DeviceRecord, SCHEMA};
+    use super::super::report::{DeviceRecord, RivalLibrary, RivalRecord, SCHEMA};
     use super::*;
 
     fn case(list: &str, rows: u32, len: u32, us: Option<f64>) -> CaseRecord {
@@ -169,19 +214,21 @@ mod tests {
             quick: false,
             chain: 40,
             null_us: None,
+            rivals: Vec::new(),
             cases,
         }
     }
 
     #[test]
     fn each_batch_size_is_one_line_sorted_by_length() {
-        let lines = lines(&[
+        let cases = [
             case("batch", 8, 8192, Some(3.0)),
             case("single", 1, 8192, Some(2.0)),
             case("single", 1, 3072, Some(1.0)),
             case("mixed", 64, 8192, Some(9.0)),
             case("single", 1, 16384, None),
-        ]);
+        ];
+        let lines = lines(&cases, &[]);
         let shape: Vec<_> = lines.iter().map(|line| (line.rows, line.hot.clone())).collect();
         assert_eq!(shape, [(1, vec![(3072.0, 1.0), (8192.0, 2.0)]), (8, vec![(8192.0, 3.0)])]);
         assert_eq!(lines[0].floor, [(3072.0, 0.5), (8192.0, 1.0)]);
@@ -201,6 +248,34 @@ mod tests {
         assert!(svg.contains("1 row\n") && svg.contains("64 rows\n"), "{svg}");
         assert!(svg.contains("Test &lt;GPU&gt;"), "{svg}");
         assert!(!svg.contains("@font-face"), "{svg}");
+    }
+
+    #[test]
+    fn each_rival_has_a_line_for_each_batch_size_and_a_name_in_the_legend() {
+        let with = |rows, len, times: &[(&str, Option<f64>)]| {
+            let rival = |&(name, us_hot): &(&str, _)| RivalRecord {
+                name: name.to_owned(),
+                us_hot,
+                ..RivalRecord::default()
+            };
+            CaseRecord { rivals: times.iter().map(rival).collect(), ..case("batch", rows, len, Some(4.0)) }
+        };
+        let cases = vec![
+            with(8, 16_384, &[("alpha", Some(9.0)), ("beta", None)]),
+            with(8, 8192, &[("alpha", Some(7.0)), ("beta", Some(6.0))]),
+            with(64, 8192, &[("beta", Some(5.0))]),
+        ];
+        let lines = lines(&cases, &["alpha", "beta"]);
+        assert_eq!(lines[0].rivals, [vec![(8192.0, 7.0), (16_384.0, 9.0)], vec![(8192.0, 6.0)]]);
+        assert_eq!(lines[1].rivals, [vec![], vec![(8192.0, 5.0)]]);
+        let mut report = report(cases);
+        let without = to_svg(&report).unwrap().unwrap();
+        let library = |name: &str| RivalLibrary { name: name.to_owned(), library: String::new() };
+        report.rivals = vec![library("alpha"), library("beta")];
+        let svg = to_svg(&report).unwrap().unwrap();
+        assert!(svg.contains("alpha (dotted)\n") && svg.contains("beta (dotted)\n"), "{svg}");
+        let elements = |svg: &str| svg.matches("<polyline").count();
+        assert!(elements(&svg) > elements(&without), "{svg}");
     }
 
     #[test]

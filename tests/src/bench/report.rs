@@ -30,8 +30,20 @@ pub struct Report {
     pub chain: u32,
     /// Microseconds per launch of a kernel that does nothing.
     pub null_us: Option<f64>,
+    /// The libraries that were compared with, in the order of the command line.
+    #[serde(default)]
+    pub rivals: Vec<RivalLibrary>,
     /// One record per cell, in the order of the run.
     pub cases: Vec<CaseRecord>,
+}
+
+/// A library of `--compare`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RivalLibrary {
+    /// Its name.
+    pub name: String,
+    /// The file.
+    pub library: String,
 }
 
 /// The device of a run.
@@ -96,6 +108,45 @@ pub struct CaseRecord {
     pub origin_us: Option<f64>,
     /// Work counted by the emulator.
     pub work: Option<WorkRecord>,
+    /// Other implementations on the same inputs.
+    #[serde(default)]
+    pub rivals: Vec<RivalRecord>,
+}
+
+/// The result of another implementation in one cell. Times are as those of [`CaseRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RivalRecord {
+    /// Its name.
+    pub name: String,
+    /// Whether the answer was right for every row.
+    pub exact: bool,
+    /// What its function returned instead of 0: it does not support the shape, or failed.
+    pub refused: Option<i32>,
+    /// What was wrong, or why there is no time.
+    pub error: Option<String>,
+    /// Time with inputs that stay in the cache.
+    pub us_hot: Option<f64>,
+    /// Lower and upper bound of the 95 % confidence interval of `us_hot`.
+    pub us_hot_range: Option<[f64; 2]>,
+    /// Time with inputs rotated through more than twice the second-level cache.
+    pub us_cold: Option<f64>,
+    /// Lower and upper bound of the 95 % confidence interval of `us_cold`.
+    pub us_cold_range: Option<[f64; 2]>,
+    /// `us_hot` over that of this library: above 1, this library is faster.
+    pub ratio_hot: Option<f64>,
+    /// `us_cold` over that of this library.
+    pub ratio_cold: Option<f64>,
+}
+
+impl RivalRecord {
+    /// The cell of the tables that says whether the answer was right.
+    fn verdict(&self) -> String {
+        match (self.exact, self.refused) {
+            (true, _) => "yes".to_owned(),
+            (false, Some(code)) => format!("refused ({code})"),
+            (false, None) => "NO".to_owned(),
+        }
+    }
 }
 
 impl CaseRecord {
@@ -113,6 +164,13 @@ impl CaseRecord {
             origin_us: case.origin_us,
             ..Self::default()
         }
+    }
+}
+
+impl CaseRecord {
+    /// The result of the rival of this name, if it ran.
+    pub fn rival(&self, name: &str) -> Option<&RivalRecord> {
+        self.rivals.iter().find(|rival| rival.name == name)
     }
 }
 
@@ -155,6 +213,10 @@ impl Report {
             let reference = normal.iter().find(|n| (n.0, n.1, n.2) == (case.rows, case.len, case.k));
             case.ratio_hot = ratio(case.us_hot, case.floor_us);
             case.ratio_cold = ratio(case.us_cold, case.floor_cold_us);
+            for rival in &mut case.rivals {
+                rival.ratio_hot = ratio(rival.us_hot, case.us_hot);
+                rival.ratio_cold = ratio(rival.us_cold, case.us_cold);
+            }
             case.ratio_normal = match reference {
                 Some(n) if case.list == "distributions" => ratio(case.us_hot, Some(n.3)),
                 _ => None,
@@ -179,7 +241,7 @@ impl Report {
         for list in lists {
             let cases: Vec<_> = self.cases.iter().filter(|case| case.list == list).collect();
             let columns = self.columns();
-            let names: Vec<_> = columns.iter().map(|column| column.title).collect();
+            let names: Vec<_> = columns.iter().map(|column| column.title.as_str()).collect();
             let _ = write!(text, "\n## {list}\n\n| {} |\n|", names.join(" | "));
             for column in &columns {
                 text += if column.left { "---|" } else { "--:|" };
@@ -197,7 +259,7 @@ impl Report {
     /// The table for the terminal, with the header above and the verdict below.
     pub fn to_terminal(&self) -> String {
         let columns = self.columns();
-        let mut lines = vec![columns.iter().map(|c| c.title.to_owned()).collect::<Vec<_>>()];
+        let mut lines = vec![columns.iter().map(|c| c.title.clone()).collect::<Vec<_>>()];
         lines.extend(self.cases.iter().map(|case| columns.iter().map(|c| (c.cell)(case)).collect()));
         let widths: Vec<_> = (0..columns.len())
             .map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0))
@@ -233,6 +295,12 @@ impl Report {
             let _ = write!(text, ", driver {}", device.driver);
         }
         let _ = write!(text, "\n{bullet}date: {}\n{bullet}command: `{}`\n", self.date, self.command);
+        for RivalLibrary { name, library } in &self.rivals {
+            let _ = writeln!(
+                text,
+                "{bullet}compared with {name}: {library}; `x` is its time over the time of this library"
+            );
+        }
         if let Some(null) = self.null_us {
             let _ = writeln!(
                 text,
@@ -249,7 +317,7 @@ impl Report {
         text
     }
 
-    /// How many cells are exact, which are not, which are slower than the origin.
+    /// How many cells are exact, which are not, which are slower than the origin; then the rivals.
     fn verdict(&self) -> String {
         let exact = self.cases.iter().filter(|case| case.exact).count();
         let mut text = format!("{exact} of {} cases exact\n", self.cases.len());
@@ -265,11 +333,33 @@ impl Report {
                     writeln!(text, "SLOWER than the origin {}: {us:.2} us against {origin:.1} us", case.name);
             }
         }
+        for rival in &self.rivals {
+            text += &self.verdict_on(&rival.name);
+        }
+        text
+    }
+
+    /// In how many cells a rival is exact, in which it is not or has no time, and in which it is faster.
+    fn verdict_on(&self, name: &str) -> String {
+        let results: Vec<_> = self.cases.iter().filter_map(|case| Some((case, case.rival(name)?))).collect();
+        let exact = results.iter().filter(|(_, rival)| rival.exact).count();
+        let refused = results.iter().filter(|(_, rival)| rival.refused.is_some()).count();
+        let mut text = format!("{name}: {exact} of {} cases exact, {refused} not supported\n", results.len());
+        for (case, rival) in &results {
+            if let (Some(error), None) = (&rival.error, rival.refused) {
+                let _ = writeln!(text, "{name} NOT EXACT {}: {error}", case.name);
+            }
+            if let (Some(us), Some(ours)) = (rival.us_hot, case.us_hot)
+                && us < ours
+            {
+                let _ = writeln!(text, "{name} FASTER {}: {us:.2} us against {ours:.2} us", case.name);
+            }
+        }
         text
     }
 
     /// The columns that this run has something to say in.
-    fn columns(&self) -> Vec<Column> {
+    fn columns(&self) -> Vec<Column<'_>> {
         let mut columns = vec![
             Column::left("case", |case| case.name.clone()),
             Column::left("path", |case| case.path.clone()),
@@ -300,24 +390,39 @@ impl Report {
                 Column::right("/normal", |case| number(case.ratio_normal)),
             ]);
         }
+        columns.extend(self.rivals.iter().flat_map(|rival| Column::of_rival(&rival.name)));
         columns
     }
 }
 
 /// One column of the tables.
-struct Column {
-    title: &'static str,
+struct Column<'a> {
+    title: String,
     left: bool,
-    cell: fn(&CaseRecord) -> String,
+    cell: Box<dyn Fn(&CaseRecord) -> String + 'a>,
 }
 
-impl Column {
-    fn left(title: &'static str, cell: fn(&CaseRecord) -> String) -> Self {
-        Column { title, left: true, cell }
+impl<'a> Column<'a> {
+    fn left(title: impl Into<String>, cell: impl Fn(&CaseRecord) -> String + 'a) -> Self {
+        Column { title: title.into(), left: true, cell: Box::new(cell) }
     }
 
-    fn right(title: &'static str, cell: fn(&CaseRecord) -> String) -> Self {
-        Column { title, left: false, cell }
+    fn right(title: impl Into<String>, cell: impl Fn(&CaseRecord) -> String + 'a) -> Self {
+        Column { title: title.into(), left: false, cell: Box::new(cell) }
+    }
+
+    /// The columns of one rival.
+    fn of_rival(name: &'a str) -> [Self; 5] {
+        let cell = move |cell: fn(&RivalRecord) -> String| {
+            move |case: &CaseRecord| case.rival(name).map_or_else(String::new, cell)
+        };
+        [
+            Column::right(format!("{name} hot"), cell(|rival| number(rival.us_hot))),
+            Column::right("x", cell(|rival| number(rival.ratio_hot))),
+            Column::right(format!("{name} cold"), cell(|rival| number(rival.us_cold))),
+            Column::right("x", cell(|rival| number(rival.ratio_cold))),
+            Column::left(format!("{name} exact"), cell(RivalRecord::verdict)),
+        ]
     }
 }
 
@@ -375,8 +480,32 @@ mod tests {
             quick: true,
             chain: 40,
             null_us: Some(0.68),
+            rivals: Vec::new(),
             cases,
         }
+    }
+
+    /// A report with two rivals: one that is faster, refuses and errs, and one that never ran.
+    fn compared() -> Report {
+        let rival = |us, exact, refused, error: Option<&str>| RivalRecord {
+            name: "alpha".to_owned(),
+            exact,
+            refused,
+            error: error.map(str::to_owned),
+            us_hot: us,
+            ..RivalRecord::default()
+        };
+        let with =
+            |distribution, rival| CaseRecord { rivals: vec![rival], ..case("single", distribution, 10.0) };
+        let mut result = report(vec![
+            with("normal", rival(Some(15.0), true, None, None)),
+            with("equal", rival(Some(8.0), false, None, Some("row 3 of length 9: twice"))),
+            with("uniform", rival(None, false, Some(2), Some("bench_topk returned 2"))),
+        ]);
+        let library = |name: &str| RivalLibrary { name: name.to_owned(), library: format!("lib{name}.so") };
+        result.rivals = vec![library("alpha"), library("beta")];
+        result.relate();
+        result
     }
 
     #[test]
@@ -446,6 +575,61 @@ mod tests {
             text.lines().filter(|line| line.starts_with('|')).map(|line| line.matches('|').count()).collect();
         assert_eq!(bars.len(), 2 * 2 + 3);
         assert!(bars.iter().all(|&count| count == bars[0]), "{text}");
+    }
+
+    #[test]
+    fn rivals_have_columns_and_ratios_in_every_table() {
+        let result = compared();
+        let text = result.to_terminal();
+        let header = text.lines().find(|line| line.starts_with("case ")).unwrap();
+        for title in ["alpha hot", "x", "alpha cold", "alpha exact", "beta hot", "beta exact"] {
+            assert!(header.contains(title), "{header}");
+        }
+        let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        assert!(line("single/1x8192/k2048/normal").contains("15.00  1.50"), "{text}");
+        assert!(line("single/1x8192/k2048/normal").ends_with("yes"), "{text}");
+        assert!(line("single/1x8192/k2048/equal").contains("8.00  0.80"), "{text}");
+        assert!(line("single/1x8192/k2048/equal").ends_with("NO"), "{text}");
+        assert!(line("single/1x8192/k2048/uniform").ends_with("refused (2)"), "{text}");
+        assert!(text.contains("compared with alpha: libalpha.so"), "{text}");
+        let markdown = result.to_markdown();
+        let bars = |line: &str| line.matches('|').count();
+        let rows: Vec<_> = markdown.lines().filter(|line| line.starts_with('|')).map(bars).collect();
+        assert!(rows.len() == 5 && rows.iter().all(|&count| count == rows[0]), "{markdown}");
+    }
+
+    #[test]
+    fn what_rivals_get_wrong_and_where_they_are_faster_is_named_and_spoils_nothing() {
+        let result = compared();
+        assert!(result.all_exact());
+        let text = result.to_terminal();
+        for line in [
+            "3 of 3 cases exact",
+            "alpha: 1 of 3 cases exact, 1 not supported",
+            "alpha NOT EXACT single/1x8192/k2048/equal: row 3 of length 9: twice",
+            "alpha FASTER single/1x8192/k2048/equal: 8.00 us against 10.00 us",
+            "beta: 0 of 0 cases exact, 0 not supported",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in {text}");
+        }
+        assert_eq!(text.matches("alpha FASTER").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn rivals_are_in_the_json_and_reports_without_them_are_read() {
+        let written = compared();
+        let json = written.to_json().unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), written);
+        let mut value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["rivals"][0]["library"], "libalpha.so");
+        let rival = &value["cases"][0]["rivals"][0];
+        assert_eq!((&rival["us_hot"], &rival["ratio_hot"]), (&15.0.into(), &1.5.into()));
+        assert_eq!(value["cases"][2]["rivals"][0]["refused"], 2);
+        value.as_object_mut().unwrap().remove("rivals");
+        for case in value["cases"].as_array_mut().unwrap() {
+            case.as_object_mut().unwrap().remove("rivals");
+        }
+        assert!(serde_json::from_value::<Report>(value).unwrap().rivals.is_empty());
     }
 
     #[test]

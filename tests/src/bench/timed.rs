@@ -1,4 +1,4 @@
-//! The cells on a GPU: exactness, then times, hot and cold, against the floors of the same run.
+//! The cells on a GPU: exactness, then times, hot and cold, against the floors and the rivals of the same run.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,7 +10,9 @@ use super::chain::{Chain, Rotation};
 use super::inputs;
 use super::measure::measure;
 use super::operator::{CaseError, Operator};
-use super::report::CaseRecord;
+use super::report::{CaseRecord, RivalRecord};
+use super::rival::{Rival, SCRATCH_BYTES};
+use super::rivalry::{Ground, compete};
 use super::shapes::{Batch, Case};
 use crate::backend;
 use crate::distribution::Distribution;
@@ -30,12 +32,21 @@ pub struct Timed {
     sums: Buffer<u32>,
     /// Times of the floor kernel, by bytes and number of inputs.
     floors: HashMap<(u64, usize), f64>,
+    rivals: Vec<Rival>,
+    /// Scratch memory of the rivals; empty when there are none.
+    scratch: Buffer<u8>,
 }
 
 impl Timed {
     /// Loads the floor kernels and fills the pool that `cases` take their scores from; `cold` says
-    /// whether cold times are taken, too; criterion's own output goes to `log`.
-    pub fn new(device: &Device, cases: &[Case], cold: bool, log: File) -> Result<Self, CaseError> {
+    /// whether cold times are taken, too; criterion's own output goes to `log`. `rivals` run on every cell.
+    pub fn new(
+        device: &Device,
+        cases: &[Case],
+        cold: bool,
+        log: File,
+        rivals: Vec<Rival>,
+    ) -> Result<Self, CaseError> {
         let module = backend::probe();
         let grid = FLOOR_BLOCKS * device.properties().multiprocessors;
         let l2_bytes = device.properties().l2_bytes as u64;
@@ -50,6 +61,8 @@ impl Timed {
             read_all: device.load_kernel(&module, "read_all")?,
             sums: device.alloc((grid * FLOOR_THREADS / 32) as usize)?,
             floors: HashMap::new(),
+            scratch: device.alloc(if rivals.is_empty() { 0 } else { SCRATCH_BYTES })?,
+            rivals,
         })
     }
 
@@ -100,7 +113,33 @@ impl Timed {
             record.floor_cold_us = Some(self.floor(bytes, &cold)?);
         }
         // Thousands of launches later the operator's own state must still be clean.
-        prove(&operator, &mut hot_chain, inputs.host(&self.pool))
+        prove(&operator, &mut hot_chain, inputs.host(&self.pool))?;
+        // Last: a rival that faults takes the device with it.
+        record.rivals = self.compete(case, &operator, &inputs, cold);
+        Ok(())
+    }
+
+    /// The rivals on the cell, with the buffers that the operator was timed with.
+    fn compete(&self, case: &Case, operator: &Operator, inputs: &Inputs, cold: Rotation) -> Vec<RivalRecord> {
+        let ground = Ground {
+            device: &self.device,
+            stream: &self.stream,
+            case,
+            inputs: &inputs.addresses,
+            lengths: operator.lengths_address(),
+            host: inputs.host(&self.pool),
+            scratch: &self.scratch,
+            cold: self.cold.then_some(cold),
+            log: Some(&self.log),
+        };
+        let run = |rival: &Rival| {
+            compete(&rival.name, &ground, |stream, memory| {
+                // SAFETY: `compete` passes the addresses of buffers as large as the case says, which outlive
+                // its chains; one rival runs at a time.
+                unsafe { rival.launch(stream, case, memory) }
+            })
+        };
+        self.rivals.iter().map(run).collect()
     }
 
     fn capture(&self, operator: &mut Operator, inputs: &Inputs, rotation: &Rotation) -> Result<Chain, Error> {
