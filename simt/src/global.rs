@@ -98,12 +98,6 @@ impl<T: Word> Global<T> {
         unsafe { Active::global_store4(self.at(index, 4), value.map(T::to_bits)) }
     }
 
-    /// Writes from word `index` on, one after the other: cheaper than an index for each.
-    #[inline(always)]
-    pub fn cursor(self, index: u32) -> Cursor<T> {
-        Cursor { array: self, next: self.start.wrapping_add(index as usize) }
-    }
-
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn at(self, index: usize, count: usize) -> *mut u32 {
@@ -149,22 +143,66 @@ impl Global<u32> {
     }
 }
 
-/// A place in an array of device memory that moves on with every word written.
+/// An array of half-words in device memory. Promises: see [`Global`].
 #[derive(Clone, Copy)]
-pub struct Cursor<T> {
-    array: Global<T>,
-    next: *mut u32,
+pub struct Halves {
+    start: *mut u16,
+    len: usize,
 }
 
-impl<T: Word> Cursor<T> {
-    /// Writes the next word.
+impl Halves {
+    /// The array of `len` half-words at `start`.
+    ///
+    /// # Safety
+    /// As for [`Global::from_raw`], but that `start` is aligned to 2.
+    #[inline(always)]
+    pub unsafe fn from_raw(start: *const u16, len: usize) -> Self {
+        Self { start: start.cast_mut(), len }
+    }
+
+    /// Number of half-words.
+    #[inline(always)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Byte address of the first half-word.
+    #[inline(always)]
+    pub fn address(self) -> usize {
+        self.start as usize
+    }
+
+    /// Reads half-word `index`, which no thread writes during the launch.
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
-    pub fn put(&mut self, value: T) {
-        let index = (self.next as usize).wrapping_sub(self.array.start as usize) / 4;
-        Active::check_index(Space::Global, index, 1, self.array.len);
+    pub fn get_readonly(self, index: usize) -> u16 {
+        // SAFETY: in bounds and not written during the launch by the promise given to `from_raw`.
+        unsafe { Active::global_load_half_readonly(self.at(index, 1)) }
+    }
+
+    /// Reads the eight half-words from `index` on in one 16-byte access, the first in the low half of the first
+    /// word; aligned, and not written during the launch.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn get8_readonly(self, index: usize) -> [u32; 4] {
+        // SAFETY: in bounds, aligned and not written during the launch by the promise given to `from_raw`.
+        unsafe { Active::global_load4_readonly(self.at(index, 8).cast()) }
+    }
+
+    /// Writes half-word `index`.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn set(self, index: usize, value: u16) {
         // SAFETY: in bounds and free of races by the promise given to `from_raw`.
-        unsafe { Active::global_store(self.next, value.to_bits()) };
-        self.next = self.next.wrapping_add(1);
+        unsafe { Active::global_store_half(self.at(index, 1), value) }
+    }
+
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn at(self, index: usize, count: usize) -> *mut u16 {
+        Active::check_index(Space::Global, index, count, self.len);
+        // SAFETY: `index + count` is at most `len`, by the promise given to `from_raw`.
+        unsafe { self.start.add(index) }
     }
 }

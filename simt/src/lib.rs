@@ -7,10 +7,10 @@
 //! | module or type | what |
 //! |---|---|
 //! | [`thread`], [`block`], [`warp`], [`cluster`] | who am I, barriers, votes, shuffles, reductions |
-//! | [`Global`] | device memory: plain, read-only, 16-byte and atomic accesses |
+//! | [`Global`], [`Halves`] | device memory: plain, read-only, 16-byte and atomic accesses; 16-bit elements |
 //! | [`Shared`], [`Carve`] | a block's dynamic shared memory, carved into typed regions |
 //! | [`fence`], [`spin_hint`], [`opaque`] | ordering, waiting, a hint |
-//! | [`f32_to_f16`], [`half_pair`], [`half_pair_at_least`] | half precision |
+//! | [`f32_to_f16`], [`f16_to_f32`], [`half_pair`], [`half_pair_at_least`] | half precision |
 //! | [`kernels!`] | declares entry points and their launch bounds, once for all backends |
 //! | `emu` (not on the GPU) | the emulator: memory, launches, statistics, fault reports |
 //!
@@ -34,7 +34,7 @@ pub mod emu;
 mod ptx;
 
 pub use entry::{Entry, Parameter, Slot};
-pub use global::{Cursor, Global};
+pub use global::{Global, Halves};
 pub use groups::{block, cluster, thread, warp};
 pub use machine::{AtomicOp, Machine, Order, Scope, Shuffle, Space};
 pub use shared::{Carve, Remote, Shared};
@@ -135,6 +135,12 @@ pub fn opaque(value: u32) -> u32 {
 #[inline(always)]
 pub fn f32_to_f16(value: f32) -> u16 {
     Active::f32_to_f16(value)
+}
+
+/// The half-precision number with these bits.
+#[inline(always)]
+pub fn f16_to_f32(bits: u16) -> f32 {
+    Active::f16_to_f32(bits)
 }
 
 /// Stops the launch; the host sees an error. For the panic handler of a crate of kernels.

@@ -5,7 +5,8 @@
 //! [`Global`](crate::Global) and [`Shared`](crate::Shared), which forward to [`Active`](crate::Active).
 //! A new backend is one implementation of this trait: the compiler lists what is missing.
 //!
-//! All memory is accessed as 32-bit words, alone or four at a time. Shared memory is addressed with
+//! All memory is accessed as 32-bit words, alone or four at a time; in device memory there are also half-words,
+//! alone, for arrays of 16-bit elements. Shared memory is addressed with
 //! 32 bits, as the hardware does: that keeps every access in the shared address space, where a generic
 //! pointer would become a slower generic access.
 
@@ -211,6 +212,16 @@ pub trait Machine {
     /// See [the trait](Self#safety-of-the-memory-primitives).
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     unsafe fn global_load4_readonly(address: *const u32) -> [u32; 4];
+    /// Reads a half-word of global memory that no thread writes during the launch; `address` is aligned to 2.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_load_half_readonly(address: *const u16) -> u16;
+    /// Writes a half-word of global memory; `address` is aligned to 2.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_store_half(address: *mut u16, value: u16);
     /// Writes a word of global memory.
     /// # Safety
     /// See [the trait](Self#safety-of-the-memory-primitives).
@@ -247,6 +258,8 @@ pub trait Machine {
     fn fence(scope: Scope);
     /// Rounds to the nearest half-precision number (ties to even) and returns its bits.
     fn f32_to_f16(value: f32) -> u16;
+    /// The half-precision number with these bits.
+    fn f16_to_f32(bits: u16) -> f32;
     /// Rounds both to the nearest half-precision numbers (ties to even); `low` in the low half of the word.
     /// NaN becomes the negative infinity, and what rounds to -0.0 becomes +0.0.
     fn half_pair(low: f32, high: f32) -> u32;

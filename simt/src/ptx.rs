@@ -412,6 +412,18 @@ impl Machine for Ptx {
         unsafe { load4!("ld.global.nc", reg64, address, nomem, pure) }
     }
     #[inline(always)]
+    unsafe fn global_load_half_readonly(address: *const u16) -> u16 {
+        let value: u16;
+        unsafe {
+            asm!("ld.global.nc.u16 {}, [{}];", out(reg16) value, in(reg64) address, options(nostack, nomem, pure))
+        };
+        value
+    }
+    #[inline(always)]
+    unsafe fn global_store_half(address: *mut u16, value: u16) {
+        unsafe { asm!("st.global.u16 [{}], {};", in(reg64) address, in(reg16) value, options(nostack)) }
+    }
+    #[inline(always)]
     unsafe fn global_store(address: *mut u32, value: u32) {
         unsafe { asm!("st.global.u32 [{}], {};", in(reg64) address, in(reg32) value, options(nostack)) }
     }
@@ -459,6 +471,14 @@ impl Machine for Ptx {
             asm!("cvt.rn.f16.f32 {}, {};", out(reg16) bits, in(reg32) value, options(pure, nomem, nostack))
         };
         bits
+    }
+    #[inline(always)]
+    fn f16_to_f32(bits: u16) -> f32 {
+        let value: f32;
+        unsafe {
+            asm!("cvt.f32.f16 {}, {};", out(reg32) value, in(reg16) bits, options(pure, nomem, nostack))
+        };
+        value
     }
     #[inline(always)]
     fn half_pair(low: f32, high: f32) -> u32 {

@@ -19,13 +19,13 @@ struct Kind {
     order: Option<(Order, Scope)>,
 }
 
-/// Checks an access of `words` words and returns where they are.
+/// Checks an access of `bytes` bytes and returns where they are. Words are what is kept track of: half of one
+/// counts as the whole.
 #[inline(always)]
-fn access(cx: &mut Context, address: usize, words: usize, kind: Kind, place: Place) -> *mut u32 {
-    let bytes = words * 4;
+fn access(cx: &mut Context, address: usize, bytes: usize, kind: Kind, place: Place) -> *mut u32 {
     let window = find(cx, address, bytes, place);
-    let first = (address - window.start) / 4;
-    for index in first..first + words {
+    let offset = address - window.start;
+    for index in offset / 4..(offset + bytes).div_ceil(4) {
         // SAFETY: the window holds a state for each of its words.
         let state = unsafe { &mut *window.words.add(index) };
         let reads = !matches!(kind.access, Access::Write | Access::AtomicWrite);
@@ -106,7 +106,7 @@ pub(super) fn load<const N: usize>(address: *const u32, read_only: bool, place: 
     let cx = context();
     cx.statistics.global_read_bytes += N as u64 * 4;
     let kind = plain(if read_only { Access::ReadOnly } else { Access::Read });
-    let words = access(cx, address as usize, N, kind, place);
+    let words = access(cx, address as usize, 4 * N, kind, place);
     // SAFETY: `access` checked that the words are in an allocation, aligned.
     let values = unsafe { words.cast::<[u32; N]>().read() };
     cx.count_load(place);
@@ -117,17 +117,38 @@ pub(super) fn load<const N: usize>(address: *const u32, read_only: bool, place: 
 pub(super) fn store<const N: usize>(address: *mut u32, values: [u32; N], place: Place) {
     let cx = context();
     cx.statistics.global_written_bytes += N as u64 * 4;
-    let words = access(cx, address as usize, N, plain(Access::Write), place);
+    let words = access(cx, address as usize, 4 * N, plain(Access::Write), place);
     // SAFETY: `access` checked that the words are in an allocation, aligned.
     let old = unsafe { words.cast::<[u32; N]>().replace(values) };
     cx.changed(old != values);
+}
+
+/// Loads a half-word through the read-only path.
+pub(super) fn load_half(address: *const u16, place: Place) -> u16 {
+    let cx = context();
+    cx.statistics.global_read_bytes += 2;
+    let half = access(cx, address as usize, 2, plain(Access::ReadOnly), place).cast::<u16>();
+    // SAFETY: `access` checked that the half-word is in an allocation, aligned.
+    let value = unsafe { half.read() };
+    cx.count_load(place);
+    value
+}
+
+/// Stores a half-word.
+pub(super) fn store_half(address: *mut u16, value: u16, place: Place) {
+    let cx = context();
+    cx.statistics.global_written_bytes += 2;
+    let half = access(cx, address as usize, 2, plain(Access::Write), place).cast::<u16>();
+    // SAFETY: `access` checked that the half-word is in an allocation, aligned.
+    let old = unsafe { half.replace(value) };
+    cx.changed(old != value);
 }
 
 pub(super) fn atomic_load(order: Order, scope: Scope, address: *const u32, place: Place) -> u32 {
     let cx = context();
     cx.statistics.global_read_bytes += 4;
     let kind = Kind { access: Access::AtomicRead, order: Some((order, scope)) };
-    let word = access(cx, address as usize, 1, kind, place);
+    let word = access(cx, address as usize, 4, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let value = unsafe { word.read() };
     if !cx.preempt(place) {
@@ -140,7 +161,7 @@ pub(super) fn atomic_store(order: Order, scope: Scope, address: *mut u32, value:
     let cx = context();
     cx.statistics.global_written_bytes += 4;
     let kind = Kind { access: Access::AtomicWrite, order: Some((order, scope)) };
-    let word = access(cx, address as usize, 1, kind, place);
+    let word = access(cx, address as usize, 4, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let old = unsafe { word.replace(value) };
     cx.changed(old != value);
@@ -158,7 +179,7 @@ pub(super) fn atomic(
     let cx = context();
     cx.statistics.global_atomics += 1;
     let kind = Kind { access: Access::AtomicUpdate, order: Some((order, scope)) };
-    let word = access(cx, address as usize, 1, kind, place);
+    let word = access(cx, address as usize, 4, kind, place);
     // SAFETY: `access` checked that the word is in an allocation, aligned.
     let old = unsafe { word.read() };
     let new = apply(op, old, operand);

@@ -252,6 +252,14 @@ impl Machine for Emulator {
         global::load(address, true, Location::caller())
     }
     #[track_caller]
+    unsafe fn global_load_half_readonly(address: *const u16) -> u16 {
+        global::load_half(address, Location::caller())
+    }
+    #[track_caller]
+    unsafe fn global_store_half(address: *mut u16, value: u16) {
+        global::store_half(address, value, Location::caller());
+    }
+    #[track_caller]
     unsafe fn global_store(address: *mut u32, value: u32) {
         global::store(address, [value], Location::caller());
     }
@@ -288,6 +296,10 @@ impl Machine for Emulator {
     fn f32_to_f16(value: f32) -> u16 {
         // The hardware has one NaN.
         if value.is_nan() { 0x7fff } else { half::f16::from_f32(value).to_bits() }
+    }
+    #[inline]
+    fn f16_to_f32(bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
     }
     #[inline]
     fn half_pair(low: f32, high: f32) -> u32 {
