@@ -1,6 +1,11 @@
 //! The table of entry points.
 
-use crate::topk::{self, Batch, Problem};
+use core::ptr::null_mut;
+
+use crate::topk::auto::{self, Memory};
+use crate::topk::element::{Bf16, F16, F32};
+use crate::topk::origin::{self, Problem};
+use crate::topk::{Batch, Options};
 
 dsa_simt::kernels! {
     /// The kernels of this crate.
@@ -8,18 +13,17 @@ dsa_simt::kernels! {
 
     /// Top-k of every row by the fastest path.
     ///
-    /// Any grid, blocks of [`topk::bins::THREADS`] threads, [`topk::shared_bytes`]`(max_len)` of dynamic shared
-    /// memory. The parameters are the fields of [`Batch`], whose promises they keep, and
-    /// - `slices`: blocks that a long row falls to; 1 if `rows` is above the limit below;
-    /// - `state`: `u32[topk::state::row_words(rows)]`, zero before the first launch and used by one launch at a
-    ///   time; rows in it are needed only if `slices` is above 1;
-    /// - `workspace`: `u32[rows, topk::sampled::LIST_WORDS]` with any contents, likewise.
+    /// A grid of at most [`slab::MAX_SLICES`](crate::topk::slab::MAX_SLICES) blocks of
+    /// [`bins::THREADS`](crate::topk::bins::THREADS) threads, [`auto::shared_bytes`]`(max_len)` of dynamic shared
+    /// memory. The parameters are the fields of [`Batch`] and [`Memory`], whose promises they keep, and the bits of
+    /// [`Options`].
     #[launch(max_threads = 512, min_blocks = 2, cluster = 1, arch = 80)]
     kernel topk_f32(
         scores: *const f32,
         pitch: u64,
         lengths: *const i32,
         out: *mut i32,
+        values: *mut f32,
         state: *mut u32,
         workspace: *mut u32,
         rows: u32,
@@ -27,17 +31,64 @@ dsa_simt::kernels! {
         k: u32,
         next_n: u32,
         compress_ratio: u32,
-        slices: u32,
+        options: u32,
     ) {
-        let batch = Batch { scores, pitch, lengths, out, rows, max_len, k, next_n, compress_ratio };
+        let batch =
+            Batch::<F32> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
         // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
-        unsafe { topk::run(batch, slices, state, workspace) }
+        unsafe { auto::run(batch, Options::of(options), Memory { state, workspace }) }
+    }
+
+    /// [`topk_f32`] for scores of half precision.
+    #[launch(max_threads = 512, min_blocks = 2, cluster = 1, arch = 80)]
+    kernel topk_f16(
+        scores: *const u16,
+        pitch: u64,
+        lengths: *const i32,
+        out: *mut i32,
+        values: *mut u16,
+        state: *mut u32,
+        workspace: *mut u32,
+        rows: u32,
+        max_len: u32,
+        k: u32,
+        next_n: u32,
+        compress_ratio: u32,
+        options: u32,
+    ) {
+        let batch =
+            Batch::<F16> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
+        // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
+        unsafe { auto::run(batch, Options::of(options), Memory { state, workspace }) }
+    }
+
+    /// [`topk_f32`] for scores of type bf16.
+    #[launch(max_threads = 512, min_blocks = 2, cluster = 1, arch = 80)]
+    kernel topk_bf16(
+        scores: *const u16,
+        pitch: u64,
+        lengths: *const i32,
+        out: *mut i32,
+        values: *mut u16,
+        state: *mut u32,
+        workspace: *mut u32,
+        rows: u32,
+        max_len: u32,
+        k: u32,
+        next_n: u32,
+        compress_ratio: u32,
+        options: u32,
+    ) {
+        let batch =
+            Batch::<Bf16> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
+        // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
+        unsafe { auto::run(batch, Options::of(options), Memory { state, workspace }) }
     }
 
     /// Top-k of every row by one block: the trivial, decode and medium paths.
     ///
-    /// Any grid, blocks of [`topk::THREADS`] threads, [`topk::BLOCK_SHARED_BYTES`] of dynamic shared memory.
-    /// The parameters are the fields of [`Problem`], whose promises they keep, and `state`: `u32[topk::state::words(0)]`, zero
+    /// Any grid, blocks of [`origin::THREADS`] threads, [`origin::BLOCK_SHARED_BYTES`] of dynamic shared memory.
+    /// The parameters are the fields of [`Problem`], whose promises they keep, and `state`: `u32[state::words(0)]`, zero
     /// before the first launch and used by one launch at a time.
     #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
     kernel topk_f32_block(
@@ -54,17 +105,20 @@ dsa_simt::kernels! {
         decode_max_len: u32,
         medium_max_len: u32,
     ) {
-        let batch = Batch { scores, pitch, lengths, out, rows, max_len, k, next_n, compress_ratio };
-        let problem = Problem { batch, decode_max_len, medium_max_len };
+        let problem = Problem {
+            batch: Batch { scores, pitch, lengths, out, values: null_mut(), rows, max_len, k, next_n, compress_ratio },
+            decode_max_len,
+            medium_max_len,
+        };
         // SAFETY: the launcher keeps the promises of `Problem` and of this entry.
-        unsafe { topk::run_block(problem, state) }
+        unsafe { origin::run_block(problem, state) }
     }
 
     /// Top-k of every row: as [`topk_f32_block`], and long rows by teams of blocks.
     ///
-    /// A *cooperative* launch: blocks of a team wait for each other. Blocks of [`topk::THREADS`] threads,
-    /// at least [`topk::grid_shared_bytes`]`(0)` of dynamic shared memory, better all there is. Parameters as
-    /// for [`topk_f32_block`], but `state` is `u32[topk::state::words(grid)]`.
+    /// A *cooperative* launch: blocks of a team wait for each other. Blocks of [`origin::THREADS`] threads,
+    /// at least [`origin::grid_shared_bytes`]`(0)` of dynamic shared memory, better all there is. Parameters as
+    /// for [`topk_f32_block`], but `state` is `u32[state::words(grid)]`.
     #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
     kernel topk_f32_grid(
         scores: *const f32,
@@ -80,9 +134,12 @@ dsa_simt::kernels! {
         decode_max_len: u32,
         medium_max_len: u32,
     ) {
-        let batch = Batch { scores, pitch, lengths, out, rows, max_len, k, next_n, compress_ratio };
-        let problem = Problem { batch, decode_max_len, medium_max_len };
+        let problem = Problem {
+            batch: Batch { scores, pitch, lengths, out, values: null_mut(), rows, max_len, k, next_n, compress_ratio },
+            decode_max_len,
+            medium_max_len,
+        };
         // SAFETY: the launcher keeps the promises of `Problem` and of this entry.
-        unsafe { topk::run_grid(problem, state) }
+        unsafe { origin::run_grid(problem, state) }
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use dsa_kernels_gpu::topk::schedule::{self, Desk, Survey};
-use dsa_kernels_gpu::topk::{Batch, Problem, THREADS};
+use dsa_kernels_gpu::topk::Batch;
+use dsa_kernels_gpu::topk::origin::{Problem, THREADS};
 use dsa_simt::emu::{Launch, Memory, run_closure};
 use dsa_simt::{Carve, block, thread};
 
@@ -18,6 +19,7 @@ fn team_size(lengths: &[i32], blocks: u32, kept: u32) -> u32 {
         pitch: i32::MAX as u64,
         lengths: address as *const i32,
         out: std::ptr::null_mut(),
+        values: std::ptr::null_mut(),
         rows: lengths.len() as u32,
         max_len: i32::MAX as u32,
         k: 2048,

@@ -18,6 +18,10 @@ macro_rules! elements {
     )*};
 }
 elements!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
+// SAFETY: a transparent `u16`.
+unsafe impl Element for half::f16 {}
+// SAFETY: a transparent `u16`.
+unsafe impl Element for half::bf16 {}
 
 /// An array of `len` elements in device memory, aligned to 256 bytes. Freed when dropped; a graph that
 /// was captured with it through a safe call keeps the memory alive.

@@ -12,7 +12,7 @@ const LEN: u32 = 60_000;
 
 /// The row of which sampled elements are `sampled` and all others `other`, of a number each.
 fn planted(wanted: u32, sampled: impl Fn(u32) -> f32, other: impl Fn(u32) -> f32) -> Vec<f32> {
-    let spread = Spread::of(LEN, LEN.div_ceil(4), wanted);
+    let spread = Spread::of(LEN, LEN.div_ceil(4), 4, wanted);
     let mut row: Vec<f32> = (0..LEN).map(other).collect();
     for number in 0..spread.vectors() {
         let first = 4 * spread.vector(number) as usize;

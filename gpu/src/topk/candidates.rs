@@ -87,23 +87,34 @@ impl Candidates {
     /// Collective over the block, after a block barrier that ends the collection.
     #[inline(always)]
     pub fn rank<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
-        // A warp to a candidate, a lane to each of the others.
+        // A warp to a few candidates at once, whose comparisons do not wait for each other; a lane to each of
+        // the others.
+        const AT_ONCE: u32 = 4;
+        let warps = const { T / warp::SIZE };
         let lane = opaque(thread::lane());
-        let mut candidate = thread::warp();
-        while candidate < count {
-            let (key, index) = self.get(candidate);
-            let mut before = 0;
+        let mut first = thread::warp();
+        while first < count {
+            let mut own = [(0, 0); AT_ONCE as usize];
+            for i in 0..AT_ONCE {
+                own[i as usize] = self.get((first + i * warps).min(count - 1));
+            }
+            let mut before = [0; AT_ONCE as usize];
             let mut other = lane;
             while other < count {
                 let (other_key, other_index) = self.get(other);
-                before += u32::from(other_key > key || (other_key == key && other_index < index));
+                for i in 0..AT_ONCE as usize {
+                    let (key, index) = own[i];
+                    before[i] += u32::from(other_key > key || (other_key == key && other_index < index));
+                }
                 other += warp::SIZE;
             }
-            let before = warp::reduce_add(warp::ALL, before);
-            if lane == 0 && before < wanted {
-                put(before, index);
+            for i in 0..AT_ONCE {
+                let before = warp::reduce_add(warp::ALL, before[i as usize]);
+                if lane == 0 && first + i * warps < count && before < wanted {
+                    put(before, own[i as usize].1);
+                }
             }
-            candidate += T / warp::SIZE;
+            first += AT_ONCE * warps;
         }
     }
 }
@@ -134,7 +145,7 @@ impl<const T: u32> Source for Listed<T> {
             } else {
                 (ABSENT, 0)
             };
-            visitor.visit(Tile { keys: [key], start: index, stride: 0 });
+            visitor.visit(Tile { keys: [key], start: index, step: 1, stride: 0 });
             candidate += T;
         }
     }

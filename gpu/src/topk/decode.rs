@@ -5,8 +5,8 @@
 
 use dsa_simt::{Global, thread};
 
-use super::DECODE_MAX_LEN;
 use super::coarse::{self, BlockScratch};
+use super::origin::DECODE_MAX_LEN;
 use super::row::{Row, VECTOR};
 use super::source::{Source, Tile, Visitor};
 
@@ -41,10 +41,10 @@ impl<const T: u32, const E: usize> Registers<T, E> {
 impl<const T: u32, const E: usize> Source for Registers<T, E> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
-        visitor.visit(Tile { keys: self.keys, start: self.start, stride: T * VECTOR });
+        visitor.visit(Tile { keys: self.keys, start: self.start, step: 1, stride: T * VECTOR });
         if thread::warp() == 0 {
             let (key, index) = self.edge;
-            visitor.visit(Tile { keys: [key], start: index, stride: 0 });
+            visitor.visit(Tile { keys: [key], start: index, step: 1, stride: 0 });
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A list in shared memory of the elements of a row that passed a threshold.
 
-use dsa_simt::{Carve, Global, Shared, block, opaque, thread};
+use dsa_simt::{Carve, Shared, block, opaque, thread};
 
-use super::bins::{self, Ascending, THREADS};
+use super::bins::{self, Ascending, Bins, THREADS};
 use super::key::{ABSENT, key, number_key};
 use super::output::lowest_bit;
 use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch};
@@ -38,13 +38,6 @@ impl List {
         self.indices.set(place, index);
     }
 
-    /// Writes four elements from place `place` on, a multiple of 4.
-    #[inline(always)]
-    pub fn set4(self, place: u32, scores: [f32; 4], indices: [u32; 4]) {
-        self.scores.set4(place, scores);
-        self.indices.set4(place, indices);
-    }
-
     /// The score at a place.
     #[inline(always)]
     pub fn score(self, place: u32) -> f32 {
@@ -74,32 +67,56 @@ pub struct Listed {
 /// Elements that a thread takes at once.
 const SHARE: u32 = 8;
 
-impl Listed {
-    /// Writes the indices of the `out.len()` largest elements, which have keys from `range.first` on and
-    /// mostly lie in the range.
-    ///
-    /// One round of bins spread evenly over the range leaves a few elements to rank. If the elements are not
-    /// spread like that and the bin of the k-th largest is crowded, it is noted, and nothing is written:
-    /// [`refine::select`](super::refine::select) is the caller's part.
-    ///
-    /// The bins are empty and the counters zero. Collective over the block; needs a block barrier before
-    /// `scratch` is used again.
+/// Bins that are spread evenly over a range of keys.
+#[derive(Clone, Copy)]
+pub struct RangeBins {
+    range: KeyRange,
+    shift: u32,
+    bins: Bins,
+}
+
+impl RangeBins {
+    /// Spreads `bins` over `range`. Keys above it are in the last bin.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "iterators over arrays become local memory")]
-    pub fn select(self, range: KeyRange, out: Global<i32>, scratch: Scratch) -> Outcome {
-        let Scratch { bins, counters, ranked, .. } = scratch;
-        let wanted = out.len() as u32;
-        let shift = range.shift();
+    pub fn new(range: KeyRange, bins: Bins) -> Self {
+        Self { range, shift: range.shift(), bins }
+    }
+
+    /// Counts an element, if it exists: a number with a key from the start of the range on.
+    #[inline(always)]
+    pub fn add(self, exists: bool, score: f32) {
+        let distance = number_key(score).wrapping_sub(self.range.first);
+        self.bins.add_if(exists, (distance >> self.shift).min(bins::COUNT - 1));
+    }
+}
+
+impl Listed {
+    /// Counts all elements. Collective over the block.
+    #[inline(always)]
+    pub fn count(self, bins: RangeBins) {
         let mut first = 0;
         while first < self.len {
-            let keys = self.keys(first);
-            for i in 0..SHARE as usize {
-                let bin = (keys[i].wrapping_sub(range.first) >> shift).min(bins::COUNT - 1);
-                bins.add_if(keys[i] >= range.first, bin);
+            let scores = self.scores(first);
+            for i in 0..SHARE {
+                let place = first + i * THREADS + opaque(thread::index());
+                bins.add(place < self.len, scores[i as usize]);
             }
             first += SHARE * THREADS;
         }
-        block::sync();
+    }
+
+    /// Stages the indices of the `wanted` largest elements, all of which were counted in `counted`.
+    ///
+    /// One round of bins spread evenly over the range leaves a few elements to rank. If the elements are not
+    /// spread like that and the bin of the k-th largest is crowded, it is noted, and nothing is staged:
+    /// [`refine::select`](super::refine::select) is the caller's part.
+    ///
+    /// The counters are zero. Collective over the block, after a block barrier; needs one before what is staged
+    /// is read.
+    #[inline(always)]
+    pub fn select(self, counted: RangeBins, wanted: u32, scratch: Scratch) -> Outcome {
+        let Scratch { bins, counters, ranked, .. } = scratch;
+        let RangeBins { range, shift, .. } = counted;
         let pick = bins.pick::<Ascending>(wanted);
         let found = KeyRange::of_bin(range.first, pick.bin, shift);
         if pick.count > RANKED || pick.bin == bins::COUNT - 1 {
@@ -123,7 +140,7 @@ impl Listed {
                 // All of them, at once: opaque, or each would be read when its bit is looked at, and waited for.
                 indices[i as usize] = opaque(self.list.index(place(i).min(self.len - 1)));
             }
-            staged.set_winners(counters, winners, SHARE, |i| i, |i| indices[i as usize]);
+            staged.set_winners(counters, winners, SHARE, |i| indices[i as usize]);
             let mut ties = ties & !winners;
             while ties != 0 {
                 let place = place(lowest_bit(ties));
@@ -136,14 +153,13 @@ impl Listed {
         ranked.rank::<THREADS>(pick.count, wanted - pick.above, |rank, index| {
             staged.set(pick.above + rank, index);
         });
-        block::sync();
-        staged.write::<THREADS>(out);
-        Outcome::Done
+        Outcome::Staged
     }
 
-    /// The keys at this thread's places from place `first` of the block on, a block apart.
+    /// The scores at this thread's places from place `first` of the block on, a block apart; behind the end, the
+    /// last one.
     #[inline(always)]
-    fn keys(self, first: u32) -> [u32; SHARE as usize] {
+    fn scores(self, first: u32) -> [f32; SHARE as usize] {
         let start = first + opaque(thread::index());
         // Read all, then convert: waiting for one after the other would take longer.
         let mut bits = [0; SHARE as usize];
@@ -151,9 +167,17 @@ impl Listed {
             let place = (start + i * THREADS).min(self.len - 1);
             bits[i as usize] = opaque(self.list.score(place).to_bits());
         }
+        bits.map(f32::from_bits)
+    }
+
+    /// The keys of [`scores`](Self::scores); [`ABSENT`] behind the end.
+    #[inline(always)]
+    fn keys(self, first: u32) -> [u32; SHARE as usize] {
+        let start = first + opaque(thread::index());
+        let scores = self.scores(first);
         let mut keys = [ABSENT; SHARE as usize];
         for i in 0..SHARE {
-            let key = number_key(f32::from_bits(bits[i as usize]));
+            let key = number_key(scores[i as usize]);
             keys[i as usize] = if start + i * THREADS < self.len { key } else { ABSENT };
         }
         keys
@@ -171,7 +195,7 @@ impl Source for Listed {
             } else {
                 (ABSENT, 0)
             };
-            visitor.visit(Tile { keys: [key], start: index, stride: 0 });
+            visitor.visit(Tile { keys: [key], start: index, step: 1, stride: 0 });
             place += THREADS;
         }
     }

@@ -1,34 +1,41 @@
 //! The indices of the k largest scores of each row.
 //!
 //! # Contract
-//! Scores are f32, row `r` at `scores + r * pitch`, 4-byte aligned. Its valid prefix has
-//! `clamp(lengths, 0, max_len)` elements; what lies behind it is never read. The output row has k entries:
-//! the indices of the `min(k, len)` largest elements, each once, in any order, then -1. Of equal scores any
-//! may be taken. NaN ranks below every number; -0.0 equals +0.0. The result is exact for every input.
+//! Scores are f32, f16 or bf16 ([`element`]), row `r` at `scores + r * pitch`, aligned to a score. Its valid
+//! prefix has `clamp(lengths, 0, max_len)` elements; what lies behind it is never read. The output row has k
+//! entries: the indices of the `min(k, len)` largest elements, each once, then -1. Of equal scores any may be
+//! taken, or those with the lowest indices; the order is any, or that of the indices ([`Options`]). On request
+//! the scores at these indices are written, too, then -inf. NaN ranks below every number; -0.0 equals +0.0. The
+//! result is exact for every input.
 //!
 //! # The paths
 //! | rows with | path | blocks per row | reads of the row |
 //! |---|---|---|---|
 //! | `len <= k` | [`trivial`] | 1 | none |
-//! | `len <= decode_max_len` | [`decode`] | 1 | one, kept in registers |
-//! | `len <= medium_max_len` | [`medium`] | 1 | two |
-//! | more | [`large`] | one or several | one, kept in shared memory as far as it fits |
+//! | `len <= 16,377` | [`resident`] | 1 | one, kept in registers |
+//! | more | [`sampled`] | one or several | one |
 //!
-//! Each row takes its path on the device, from its own length. [`schedule`] says which blocks work on it.
-//! After the persistent top-k of vLLM (PR 37421), whose four paths these are; the algorithms are described
-//! in their files.
+//! Each row takes its path on the device, from its own length ([`auto`]). [`division`] says which blocks work on
+//! it. The paths of vLLM's persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for
+//! comparison ([`origin`]). The algorithms are described in their files.
 
+pub mod ascending;
+pub mod auto;
 pub mod bins;
 pub mod candidates;
 pub mod coarse;
 pub mod decode;
+pub mod division;
+pub mod element;
 pub mod half;
 pub mod histogram;
 pub mod key;
 pub mod large;
 pub mod list;
 pub mod medium;
+pub mod origin;
 pub mod output;
+pub mod prefix;
 pub mod radix;
 pub mod refine;
 pub mod resident;
@@ -36,43 +43,56 @@ pub mod row;
 pub mod sampled;
 pub mod schedule;
 pub mod scores;
+pub mod slab;
 pub mod source;
 pub mod state;
 pub mod team;
 pub mod trivial;
 
-use dsa_simt::{Carve, Global, Shared, block, thread};
+use dsa_simt::Global;
 
-use coarse::BlockScratch;
-use large::SliceScratch;
-use list::List;
-use refine::{Outcome, Scratch};
-use resident::Pairs;
-use row::Row;
-use sampled::{Notes, SampledScratch, Slice};
-use schedule::{Desk, Queue, Survey};
-use scores::Scores;
-use state::{RowState, State};
+use element::Element;
 
 /// What the output holds behind the last index of a row.
 pub const EMPTY: i32 = -1;
 /// Largest k.
 pub const MAX_K: u32 = 4096;
-/// Longest row that [`decode`] takes: eight elements for each of 1,024 threads.
-pub const DECODE_MAX_LEN: u32 = 8192;
-/// Threads of a block.
-pub const THREADS: u32 = 1024;
-const DECODE_ELEMENTS: usize = (DECODE_MAX_LEN / THREADS) as usize;
 
-/// Bytes of dynamic shared memory of `topk_f32_block`.
-pub const BLOCK_SHARED_BYTES: u32 = 4 * schedule::words(THREADS) + coarse::SCRATCH_BYTES;
+/// Longest row that is kept in registers wherever it starts; if that is at an address aligned to 16 bytes, it
+/// may be [`RESIDENT_PLACES`] long.
+pub const RESIDENT_MAX_LEN: u32 = RESIDENT_PLACES - 7;
+/// Elements of the vectors that a block keeps in registers.
+pub const RESIDENT_PLACES: u32 = 16_384;
+/// Fewest elements of a slice.
+pub const MIN_SLICE: u32 = 4096;
 
-/// Bytes of dynamic shared memory with which `topk_f32_grid` keeps slices of `elements` elements, a multiple
-/// of 4. It also works with more, and with as little as `grid_shared_bytes(0)`.
-pub const fn grid_shared_bytes(elements: u32) -> u32 {
-    let slices = large::scratch_bytes(elements);
-    let larger = if slices > coarse::SCRATCH_BYTES { slices } else { coarse::SCRATCH_BYTES };
-    4 * schedule::words(THREADS) + larger
+/// What an output row is like, beyond being right.
+#[derive(Clone, Copy)]
+pub struct Options(u32);
+
+impl Options {
+    /// Of equal scores, those with the lowest indices are selected.
+    pub const LOWEST_INDICES: u32 = 1;
+    /// Indices ascend.
+    pub const ASCENDING: u32 = 2;
+
+    /// The options that are set in `bits`.
+    #[inline(always)]
+    pub const fn of(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Whether [`LOWEST_INDICES`](Self::LOWEST_INDICES) is set.
+    #[inline(always)]
+    pub const fn lowest_indices(self) -> bool {
+        self.0 & Self::LOWEST_INDICES != 0
+    }
+
+    /// Whether [`ASCENDING`](Self::ASCENDING) is set.
+    #[inline(always)]
+    pub const fn is_ascending(self) -> bool {
+        self.0 & Self::ASCENDING != 0
+    }
 }
 
 /// The rows of a launch.
@@ -81,9 +101,9 @@ pub const fn grid_shared_bytes(elements: u32) -> u32 {
 /// writes any of the memory while it runs, and the launch has the grid, block and shared memory that its
 /// entry point asks for.
 #[derive(Clone, Copy)]
-pub struct Batch {
-    /// First element of the first row, aligned to 4 bytes. `max_len` elements of each row are readable.
-    pub scores: *const f32,
+pub struct Batch<E: Element> {
+    /// First element of the first row, aligned to an element. `max_len` elements of each row are readable.
+    pub scores: *const E::Raw,
     /// Distance between rows, in elements; at least `max_len`.
     pub pitch: u64,
     /// `i32[ceil(rows / next_n)]`, aligned to 4 bytes, with any contents: lengths, or sequence lengths if
@@ -91,6 +111,8 @@ pub struct Batch {
     pub lengths: *const i32,
     /// `i32[rows, k]`, aligned to 4 bytes.
     pub out: *mut i32,
+    /// Scores `[rows, k]`, aligned to an element; or null.
+    pub values: *mut E::Raw,
     /// Number of rows, at most `i32::MAX`.
     pub rows: u32,
     /// Longest valid prefix, at most `i32::MAX`; longer lengths are clamped.
@@ -103,7 +125,7 @@ pub struct Batch {
     pub compress_ratio: u32,
 }
 
-impl Batch {
+impl<E: Element> Batch<E> {
     /// The valid length of a row.
     #[inline(always)]
     pub fn len(&self, row: u32) -> u32 {
@@ -122,10 +144,10 @@ impl Batch {
 
     /// The first `len` scores of a row, its valid length.
     #[inline(always)]
-    fn scores(&self, row: u32, len: u32) -> Global<f32> {
+    fn scores(&self, row: u32, len: u32) -> E::Array {
         // SAFETY: the launcher promises `max_len` readable elements of every row, and `len` is at most that;
         // nothing writes them during the launch.
-        unsafe { Global::from_raw(self.scores.add(row as usize * self.pitch as usize), len as usize) }
+        unsafe { E::array(self.scores.add(row as usize * self.pitch as usize), len as usize) }
     }
 
     /// The output of a row.
@@ -134,222 +156,14 @@ impl Batch {
         // SAFETY: the launcher promises room for k indices for every row.
         unsafe { Global::from_raw(self.out.add(row as usize * self.k as usize), self.k as usize) }
     }
-}
 
-/// The arguments of the kernels that have the paths of the origin.
-#[derive(Clone, Copy)]
-pub struct Problem {
-    /// The rows.
-    pub batch: Batch,
-    /// Longest row of the decode path, at most [`DECODE_MAX_LEN`].
-    pub decode_max_len: u32,
-    /// Longest row of the medium path; longer ones need `topk_f32_grid`.
-    pub medium_max_len: u32,
-}
-
-impl core::ops::Deref for Problem {
-    type Target = Batch;
-
+    /// The place for the selected scores of a row, if they are asked for.
     #[inline(always)]
-    fn deref(&self) -> &Batch {
-        &self.batch
-    }
-}
-
-impl Problem {
-    /// Whether a row of this length is for the large path.
-    #[inline(always)]
-    fn is_long(&self, len: u32) -> bool {
-        len > self.k && len > self.medium_max_len
-    }
-
-    /// The valid prefix of a row.
-    #[inline(always)]
-    fn row(&self, row: u32) -> Row {
-        Row::new(self.scores(row, self.len(row)))
-    }
-
-    /// Works alone on a row that is not long. Collective over the block; needs a block barrier before
-    /// `scratch` is used again.
-    #[inline(always)]
-    fn run_row(&self, row: u32, scratch: BlockScratch<THREADS>) {
-        let len = self.len(row);
-        let out = self.out_row(row);
-        if len <= self.k {
-            trivial::select::<THREADS>(len, out);
-        } else if len <= self.decode_max_len {
-            decode::select::<THREADS, DECODE_ELEMENTS>(self.row(row), out, scratch);
-        } else {
-            medium::select::<THREADS>(self.row(row), out, scratch);
+    fn values_row(&self, row: u32) -> Option<E::Array> {
+        if self.values.is_null() {
+            return None;
         }
-    }
-}
-
-/// Every row by one block: the body of `topk_f32_block`.
-///
-/// # Safety
-/// See [`topk_f32_block`](crate::topk_f32_block).
-#[inline(always)]
-pub unsafe fn run_block(problem: Problem, state: *mut u32) {
-    let mut carve = Carve::dynamic();
-    // SAFETY: the launch has `BLOCK_SHARED_BYTES` of shared memory.
-    let (desk, scratch) = unsafe { (Desk::<THREADS>::carve(&mut carve), BlockScratch::carve(&mut carve)) };
-    // A block that has a row of its own to start with asks for another only if there are more of them.
-    let blocks = block::count();
-    if problem.rows <= blocks {
-        if block::index() < problem.rows {
-            problem.run_row(block::index(), scratch);
-        }
-        return;
-    }
-    // SAFETY: the launcher promises the state of a launch without teams.
-    let mut queue = Queue::open(unsafe { State::from_raw(state, 0) }, desk);
-    let mut row = block::index();
-    while row < problem.rows {
-        queue.ask();
-        problem.run_row(row, scratch);
-        row = blocks + queue.take();
-    }
-    queue.close();
-}
-
-/// Long rows by teams of blocks, the others by one block each: the body of `topk_f32_grid`.
-///
-/// # Safety
-/// See [`topk_f32_grid`](crate::topk_f32_grid).
-#[inline(always)]
-pub unsafe fn run_grid(problem: Problem, state: *mut u32) {
-    let mut carve = Carve::dynamic();
-    // SAFETY: the launch has at least `grid_shared_bytes(0)` of shared memory. The two kinds of scratch
-    // overlap; long rows are done before the first other row, with a block barrier between.
-    let (desk, slice_scratch, scratch) = unsafe {
-        let desk = Desk::<THREADS>::carve(&mut carve);
-        let mut overlapping = carve;
-        (desk, SliceScratch::carve(&mut overlapping), BlockScratch::carve(&mut carve))
-    };
-    // SAFETY: the launcher promises the state of this many blocks.
-    let state = unsafe { State::from_raw(state, block::count()) };
-    let survey = Survey::take(&problem, desk);
-    block::sync();
-    if survey.long_rows > 0 {
-        schedule::run_long_rows(&problem, survey, state, desk, slice_scratch);
-    }
-    if desk.long_rows() == problem.rows {
-        return;
-    }
-    let mut queue = Queue::open(state, desk);
-    queue.ask();
-    let mut row = queue.take();
-    while row < problem.rows {
-        queue.ask();
-        if !problem.is_long(problem.len(row)) {
-            problem.run_row(row, scratch);
-        }
-        row = queue.take();
-    }
-    queue.close();
-}
-
-/// Bytes of dynamic shared memory of `topk_f32`, whose longest row has `max_len` elements.
-pub const fn shared_bytes(max_len: u32) -> u32 {
-    let always = Scratch::BYTES + 4 * NOTE_WORDS;
-    if max_len <= RESIDENT_MAX_LEN { always } else { always + SAMPLED_BYTES }
-}
-
-/// Longest row that is kept in registers wherever it starts; if that is at an address aligned to 16 bytes, it
-/// may be [`RESIDENT_PLACES`] long.
-pub const RESIDENT_MAX_LEN: u32 = RESIDENT_PLACES - 3;
-/// Elements of the vectors that a block keeps in registers.
-pub const RESIDENT_PLACES: u32 = 16_384;
-/// Fewest elements of a slice.
-pub const MIN_SLICE: u32 = 4096;
-const NOTE_WORDS: u32 = 4;
-const SAMPLED_BYTES: u32 = 4 * (list::WORDS + Notes::WORDS);
-
-/// Every row by the fastest path: the body of `topk_f32`.
-///
-/// Row `r` falls to blocks `r * slices` and following; blocks take rows as long as there are any.
-///
-/// # Safety
-/// See [`topk_f32`](crate::topk_f32).
-#[inline(always)]
-pub unsafe fn run(batch: Batch, slices: u32, state: *mut u32, workspace: *mut u32) {
-    let mut carve = Carve::dynamic();
-    // SAFETY: the launch has `shared_bytes(max_len)` of shared memory.
-    let scratch = unsafe { Scratch::carve(&mut carve) };
-    // The unit and the row that the block works on: noted, because they would hold registers all the time.
-    // SAFETY: as above.
-    let note: Shared<u32> = unsafe { carve.array(NOTE_WORDS) };
-    let mut unit = block::index();
-    while unit < batch.rows * slices {
-        // Without the division in the usual case.
-        let (row, number) = if slices == 1 { (unit, 0) } else { (unit / slices, unit % slices) };
-        if thread::index() == 0 {
-            note.set4(0, [unit, row, 0, 0]);
-        }
-        if run_unit(&batch, row, number, slices, state, workspace, scratch, carve) == Outcome::Crowded {
-            // All anew, so that nothing is held in registers for this rare case.
-            let row = note.get(1);
-            refine::select(&Scores::new(batch.scores(row, batch.len(row))), batch.k, scratch);
-            scratch.staged().write::<{ bins::THREADS }>(batch.out_row(note.get(1)));
-        }
-        if block::count() >= batch.rows * slices {
-            return;
-        }
-        block::sync();
-        unit = note.get(0) + block::count();
-        block::sync();
-    }
-}
-
-/// What the block does for slice `number` of a row. Collective over the block.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn run_unit(
-    batch: &Batch,
-    row: u32,
-    number: u32,
-    slices: u32,
-    state: *mut u32,
-    workspace: *mut u32,
-    scratch: Scratch,
-    mut carve: Carve,
-) -> Outcome {
-    let len = batch.len(row);
-    // While the length is on its way.
-    scratch.bins.zero();
-    if thread::index() == 0 {
-        scratch.start();
-    }
-    block::sync();
-    let out = batch.out_row(row);
-    let scores = Scores::new(batch.scores(row, len));
-    let places = scores.places();
-    let count = if places <= RESIDENT_PLACES { 1 } else { slices.min(len.div_ceil(MIN_SLICE)) };
-    if number >= count {
-        return Outcome::Done;
-    }
-    if len <= batch.k {
-        trivial::select::<{ bins::THREADS }>(len, out);
-        return Outcome::Done;
-    }
-    if places <= RESIDENT_PLACES {
-        type Half = Pairs<8>;
-        if places <= RESIDENT_PLACES / 2 {
-            resident::select::<Half>(scores, out, scratch)
-        } else {
-            resident::select::<(Half, Half)>(scores, out, scratch)
-        }
-    } else {
-        // SAFETY: rows of this length have shared memory for a list; if there are several slices, state and
-        // workspace have room for each of the rows.
-        let (sampled, state, list) = unsafe {
-            let list = List::carve(&mut carve);
-            let sampled = SampledScratch { scratch, list, notes: Notes::carve(&mut carve) };
-            let words = sampled::LIST_WORDS as usize;
-            let list = Global::from_raw(workspace.add(row as usize * words), words);
-            (sampled, RowState::from_raw(state, row), list)
-        };
-        sampled::select(scores, out, Slice { number, count }, state, list, sampled)
+        // SAFETY: the launcher promises room for k scores for every row.
+        Some(unsafe { E::array(self.values.add(row as usize * self.k as usize), self.k as usize) })
     }
 }

@@ -3,7 +3,7 @@
 //! The winners (elements above the threshold) come first, in any order; then as many of the elements equal
 //! to it as are still wanted. A warp reserves room for all its elements of a tile with one atomic.
 
-use dsa_simt::{AtomicOp, Carve, Global, Shared, opaque, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Global, Shared, thread, warp};
 
 use super::histogram::{inclusive_sum, interval};
 use super::key::{ABSENT, half_key};
@@ -251,33 +251,22 @@ impl Staged {
         self.0.set(Self::word(position), index);
     }
 
-    /// Puts the indices of the bits set in this lane's `winners` at positions reserved for them. The bits are
-    /// `bit(0)` to `bit(count - 1)`, known when this is compiled. Collective over the warp.
+    /// The index at a position.
     #[inline(always)]
-    pub fn set_winners(
-        self,
-        counters: Counters,
-        winners: u32,
-        count: u32,
-        bit: impl Fn(u32) -> u32,
-        index: impl Fn(u32) -> u32,
-    ) {
-        let mut position = counters.reserve_winners(winners.count_ones());
-        for number in 0..count {
-            if winners >> bit(number) & 1 != 0 {
-                self.set(position, index(bit(number)));
-                position += 1;
-            }
-        }
+    pub fn get(self, position: u32) -> u32 {
+        self.0.get(Self::word(position))
     }
 
-    /// Writes the row to `out`; a block of `T` threads, after a block barrier.
+    /// Puts the indices of the bits set in this lane's `winners`, of which there are up to `count`, at positions
+    /// reserved for them. Collective over the warp.
     #[inline(always)]
-    pub fn write<const T: u32>(self, out: Global<i32>) {
-        let mut position = opaque(thread::index());
-        while position < out.len() as u32 {
-            out.set(position as usize, self.0.get(Self::word(position)).cast_signed());
-            position += T;
+    pub fn set_winners(self, counters: Counters, winners: u32, count: u32, index: impl Fn(u32) -> u32) {
+        let mut position = counters.reserve_winners(winners.count_ones());
+        for bit in 0..count {
+            if winners >> bit & 1 != 0 {
+                self.set(position, index(bit));
+                position += 1;
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use super::bins::{self, Ascending, Bins, THREADS};
 use super::candidates::{self, Candidates};
 use super::key::ABSENT;
 use super::output::{Counters, Staged};
+use super::prefix::Sums;
 use super::source::{Source, Tile, Visitor};
 
 /// A range of keys, both ends included.
@@ -49,6 +50,10 @@ pub struct Scratch {
     pub counters: Counters,
     /// The elements that are ranked.
     pub ranked: Candidates,
+    /// A word for each thread.
+    pub words: Shared<u32>,
+    /// Prefix sums.
+    pub sums: Sums,
     /// The extremes of some keys.
     pub(super) extremes: Shared<u32>,
     found: Shared<u32>,
@@ -56,8 +61,14 @@ pub struct Scratch {
 
 impl Scratch {
     /// Bytes of shared memory that [`Scratch::carve`] takes.
-    pub const BYTES: u32 =
-        4 * (bins::WORDS + Counters::WORDS + candidates::words(RANKED) + Self::EXTREMES + Self::FOUND);
+    pub const BYTES: u32 = 4
+        * (bins::WORDS
+            + Counters::WORDS
+            + candidates::words(RANKED)
+            + THREADS
+            + Sums::WORDS
+            + Self::EXTREMES
+            + Self::FOUND);
     /// Rounded up to 16 bytes.
     const EXTREMES: u32 = 4;
     const FOUND: u32 = 4;
@@ -102,6 +113,8 @@ impl Scratch {
                 bins: Bins::carve(carve),
                 counters: Counters::carve(carve),
                 ranked: Candidates::carve(carve, RANKED),
+                words: carve.array(THREADS),
+                sums: Sums::carve(carve),
                 extremes: carve.array(Self::EXTREMES),
                 found: carve.array(Self::FOUND),
             }
@@ -128,8 +141,12 @@ impl Narrowed {
 /// What a path made of its elements.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The output is written.
+    /// The output is written, or another block's part.
     Done,
+    /// The output is staged, in any order.
+    Staged,
+    /// The output is staged in the order of the indices.
+    Ordered,
     /// Too many elements for the path share what it tells them apart by: where they are is noted, and they
     /// are to be refined.
     Crowded,
@@ -170,17 +187,34 @@ pub fn narrow(source: &impl Source, found: Narrowed, wanted: u32, enough: u32, s
     Narrowed { range, above, count }
 }
 
-/// Stages the indices of the `wanted` largest elements of `source`. Where the k-th largest is was
-/// noted ([`Scratch::note`]): if nothing better is known, the range of all keys.
+/// Stages the indices of the `wanted` largest elements of `source`, of equal ones any or those with the lowest
+/// indices. Where the k-th largest is was noted ([`Scratch::note`]): if nothing better is known, the range of
+/// all keys.
 ///
-/// [`Scratch::staged`] has the output row then; writing it is the caller's part. Collective over the block.
-/// Ends with a block barrier.
+/// Collective over the block. Begins and ends with a block barrier.
 #[inline(always)]
-pub fn select(source: &impl Source, wanted: u32, scratch: Scratch) {
+pub fn select(source: &impl Source, wanted: u32, lowest_indices: bool, scratch: Scratch) {
     block::sync();
     let [first, last, above, count] = scratch.found.get4(0);
-    let found = Narrowed { range: KeyRange { first, last }, above, count };
-    let Narrowed { range, above, count } = narrow(source, found, wanted, RANKED, scratch);
+    let mut view = View { source, equal: ABSENT };
+    let mut found = Narrowed { range: KeyRange { first, last }, above, count };
+    let (mut wanted_of_view, mut enough) = (wanted, RANKED);
+    let mut last_index = u32::MAX;
+    // Keys first. If more elements have the k-th largest than are wanted, then, among these, indices.
+    let Narrowed { range, above, count } = loop {
+        let narrowed = narrow(&view, found, wanted_of_view, enough, scratch);
+        if view.equal != ABSENT {
+            last_index = !narrowed.range.first;
+            break found;
+        }
+        found = narrowed;
+        let Narrowed { range, above, count } = found;
+        if !lowest_indices || range.first < range.last || above + count == wanted {
+            break found;
+        }
+        view.equal = range.first;
+        (wanted_of_view, enough) = (wanted - above, 0);
+    };
     let Scratch { counters, ranked, .. } = scratch;
     if thread::index() == 0 {
         counters.start(0, 0);
@@ -190,7 +224,7 @@ pub fn select(source: &impl Source, wanted: u32, scratch: Scratch) {
     // All of the range are wanted, or all of it are equal.
     let settled = above + count == wanted || range.first == range.last;
     let ranked_or_staged = if settled { None } else { Some(ranked) };
-    source.visit(&mut Emit { range, counters, staged, above, wanted, ranked: ranked_or_staged });
+    source.visit(&mut Emit { range, last_index, counters, staged, above, wanted, ranked: ranked_or_staged });
     block::sync();
     if !settled {
         ranked.rank::<THREADS>(count, wanted - above, |rank, index| staged.set(above + rank, index));
@@ -198,9 +232,43 @@ pub fn select(source: &impl Source, wanted: u32, scratch: Scratch) {
     }
 }
 
+/// A source; or, of its elements with one key, the indices as keys, the lowest index the largest.
+struct View<'a, S> {
+    source: &'a S,
+    /// That key, or [`ABSENT`] for the source as it is.
+    equal: u32,
+}
+
+impl<S: Source> Source for View<'_, S> {
+    #[inline(always)]
+    fn visit(&self, visitor: &mut impl Visitor) {
+        self.source.visit(&mut ViewVisitor { visitor, equal: self.equal });
+    }
+}
+
+struct ViewVisitor<'a, V> {
+    visitor: &'a mut V,
+    equal: u32,
+}
+
+impl<V: Visitor> Visitor for ViewVisitor<'_, V> {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, mut tile: Tile<N>) {
+        if self.equal != ABSENT {
+            for element in 0..N {
+                let is_equal = tile.keys[element] == self.equal;
+                tile.keys[element] = if is_equal { !tile.index(element as u32) } else { ABSENT };
+            }
+        }
+        self.visitor.visit(tile);
+    }
+}
+
 /// Stages the elements above a range. Those in it are listed, or the first ones are staged, too.
 struct Emit {
     range: KeyRange,
+    /// Of the range, only indices up to here.
+    last_index: u32,
     counters: Counters,
     staged: Staged,
     above: u32,
@@ -215,12 +283,13 @@ impl Visitor for Emit {
         for element in 0..N {
             let key = tile.keys[element];
             winners |= u32::from(key > self.range.last) << element;
-            ties |= u32::from(key >= self.range.first && key != ABSENT) << element;
+            let is_tie = key >= self.range.first && key != ABSENT;
+            ties |= u32::from(is_tie && tile.index(element as u32) <= self.last_index) << element;
         }
         ties &= !winners;
         if warp::any(warp::ALL, winners != 0) {
             let index = |element| tile.index(element);
-            self.staged.set_winners(self.counters, winners, N as u32, |element| element, index);
+            self.staged.set_winners(self.counters, winners, N as u32, index);
         }
         if ties != 0 {
             for element in 0..N {

@@ -1,147 +1,145 @@
-//! Selection among elements that one block keeps in registers, as half-precision values: up to 16,384.
+//! Rows that one block keeps in registers, as half-precision values: up to 16,384 scores.
 //!
-//! 1. Every element is counted in the bin of its half-precision value ([`half`]).
+//! 1. Every score is counted in the bin of its half-precision value ([`half`]).
 //! 2. The bin that holds the k-th largest is found.
-//! 3. Elements above it go to the output; those in it, some dozens, are read once more and ranked.
+//! 3. Scores above it go to the output; those in it, some dozens, are read once more and ranked.
 //!
-//! A pair of elements takes one register and one comparison. If the bin is crowded, its keys are told apart
-//! by [`refine`](super::refine), which reads the elements again, from the cache they have just come through.
+//! A pair of scores takes one register and one comparison. If the bin is crowded, its keys are told apart by
+//! [`refine`](super::refine), which reads the row again, from the cache it has just come through.
 //!
-//! The elements are those of a row, or those of a list.
+//! For an output in the order of the indices, what is selected is marked in a bitmap instead of being appended,
+//! and the bitmap is read in order ([`ascending`](super::ascending)).
 
-use dsa_simt::{Global, block, half_pair_at_least, opaque};
+use dsa_simt::{AtomicOp, block, half_pair_at_least, opaque, thread};
 
+use super::ascending;
 use super::bins::{Bins, SignMagnitude, THREADS};
+use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
-use super::output::{Staged, lowest_bit};
+use super::key::key;
+use super::output::lowest_bit;
 use super::refine::{Narrowed, Outcome, RANKED, Scratch};
+use super::scores::{Scores, index};
 
-/// Elements that a thread has side by side: one vector.
-const VECTOR: u32 = 4;
-
-/// What a thread holds of the elements.
-pub trait Held {
-    /// Vectors of all threads together.
-    const VECTORS: u32;
-    /// Reads the elements from vector `first` on, and counts them in the bins of their values.
-    fn hold(places: impl Places, first: u32, bins: Bins) -> Self;
-    /// Emits the elements.
-    fn emit(&self, emission: &Emission<impl Places>);
+/// What a thread holds of a row. Its scores are numbered as those of a [`Share`](super::scores::Share) are.
+pub trait Held<E: Element> {
+    /// Scores that a thread holds; at most 32.
+    const SCORES: u32;
+    /// Reads the row from vector `first` on, and counts the scores in the bins of their values.
+    fn hold(row: Scores<E>, first: u32, bins: Bins) -> Self;
+    /// The scores that are at least as large as `bounds`, as bits.
+    fn at_least(&self, bounds: u32) -> u32;
 }
 
-/// A thread's elements, `N` pairs, at most 16: two to a vector, the vectors [`THREADS`] vectors apart.
-pub struct Pairs<const N: usize> {
-    /// Half-precision values; the negative infinity where there is no element.
-    pub pairs: [u32; N],
-    /// Place of the first element; wraps below zero.
-    pub start: u32,
-    /// Pairs that hold elements, in any thread of the block: the same for all threads.
-    pub used: u32,
+/// `N` pairs of scores, at most 8: half-precision values; the negative infinity where there is no score.
+pub struct Pairs<const N: usize>([u32; N]);
+
+impl<E: Element, const N: usize> Held<E> for Pairs<N> {
+    const SCORES: u32 = 2 * N as u32;
+
+    #[inline(always)]
+    fn hold(row: Scores<E>, first: u32, bins: Bins) -> Self {
+        let per_vector = const { E::PER_VECTOR as usize / 2 };
+        let count = const { 2 * N / E::PER_VECTOR as usize };
+        let vectors = row.share::<N>(first, row.vectors(), count).vectors;
+        let mut pairs = [0; N];
+        for i in 0..N {
+            pairs[i] = E::pair(vectors[i / per_vector], (i % per_vector) as u32);
+        }
+        for v in 0..count {
+            // The same for all threads: whether any of them has a score in it.
+            if first + (v as u32) * THREADS < row.vectors() {
+                for i in 0..per_vector {
+                    let (a, b) = half::bins(pairs[v * per_vector + i]);
+                    bins.add(a);
+                    bins.add(b);
+                }
+            }
+        }
+        Self(pairs)
+    }
+
+    #[inline(always)]
+    fn at_least(&self, bounds: u32) -> u32 {
+        const { assert!(N <= 8) };
+        // The first of a pair in the low half, the second in the high half of the word.
+        let mut bits = 0;
+        for i in 0..N {
+            bits |= half_pair_at_least(self.0[i], bounds) & (0x2_0001 << (2 * i));
+        }
+        (bits | bits >> 16) & 0xffff
+    }
 }
 
-/// Where the elements are.
-pub trait Places: Copy {
-    /// This thread's pairs of the vectors from vector `first` on.
-    fn pairs<const N: usize>(self, first: u32) -> Pairs<N>;
-    /// The key of the element at a place.
-    fn key(self, place: u32) -> u32;
-    /// Its index in the row.
-    fn index(self, place: u32) -> u32;
+/// Twice as many, one half after the other.
+impl<E: Element, H: Held<E>> Held<E> for (H, H) {
+    const SCORES: u32 = 2 * H::SCORES;
+
+    #[inline(always)]
+    fn hold(row: Scores<E>, first: u32, bins: Bins) -> Self {
+        let vectors = const { H::SCORES / E::PER_VECTOR * THREADS };
+        (H::hold(row, first, bins), H::hold(row, first + vectors, bins))
+    }
+
+    #[inline(always)]
+    fn at_least(&self, bounds: u32) -> u32 {
+        self.0.at_least(bounds) | self.1.at_least(bounds) << H::SCORES
+    }
 }
 
-/// Writes the indices of the `out.len()` largest elements; there are more.
+/// Stages the indices of the `wanted` largest scores of the row; it has more.
 ///
-/// If the bin of the k-th largest is crowded, it is noted, and nothing is written: refining is the caller's
+/// If the bin of the k-th largest is crowded, it is noted, and nothing is staged: refining is the caller's
 /// part, so that there is one copy of it for all sizes.
 ///
-/// The bins are empty and the counters zero. Collective over the block; needs a block barrier before `scratch`
-/// is used again.
+/// The bins are empty and the counters zero. Collective over the block; needs a block barrier before what is
+/// staged is read.
 #[inline(always)]
-pub fn select<H: Held>(places: impl Places, out: Global<i32>, scratch: Scratch) -> Outcome {
-    let Scratch { bins, ranked, .. } = scratch;
-    let held = H::hold(places, 0, bins);
+pub fn select<E: Element, H: Held<E>>(
+    row: Scores<E>,
+    wanted: u32,
+    is_ascending: bool,
+    scratch: Scratch,
+) -> Outcome {
+    let Scratch { bins, counters, ranked, words, .. } = scratch;
+    let held = H::hold(row, 0, bins);
     block::sync();
-    let wanted = out.len() as u32;
     let pick = bins.pick::<SignMagnitude>(wanted);
     if pick.count > RANKED || pick.bin == LOWEST_BIN {
-        // The lowest bin also has the places without an element.
+        // The lowest bin also has the places without a score.
         let count = if pick.bin == LOWEST_BIN { Narrowed::UNCOUNTED } else { pick.count };
         scratch.note(Narrowed { range: half::keys(pick.bin), above: pick.above, count });
         return Outcome::Crowded;
     }
+    let bounds = Bounds::of(pick.bin);
+    let winners = held.at_least(bounds.high);
+    let mut ties = held.at_least(bounds.low) & !winners;
     let staged = scratch.staged();
-    held.emit(&Emission { bounds: Bounds::of(pick.bin), places, staged, scratch });
+    // Computed here and not kept from the reading.
+    let start = (opaque(thread::index()) * E::PER_VECTOR).wrapping_sub(row.first_place());
+    if is_ascending {
+        words.set(thread::index(), winners);
+    } else {
+        staged.set_winners(counters, winners, H::SCORES, |bit| index::<E>(start, bit));
+    }
+    while ties != 0 {
+        let index = index::<E>(start, lowest_bit(ties));
+        ranked.add(counters.tie(), key(row.get(index)), index);
+        ties &= ties - 1;
+    }
     block::sync();
-    ranked
-        .rank::<THREADS>(pick.count, wanted - pick.above, |rank, index| staged.set(pick.above + rank, index));
+    ranked.rank::<THREADS>(pick.count, wanted - pick.above, |rank, index| {
+        if is_ascending {
+            let (word, bit) = ascending::tile_place::<E>(index + row.first_place());
+            words.reduce(AtomicOp::Or, word, bit);
+        } else {
+            staged.set(pick.above + rank, index);
+        }
+    });
+    if !is_ascending {
+        return Outcome::Staged;
+    }
     block::sync();
-    staged.write::<THREADS>(out);
-    Outcome::Done
-}
-
-/// Writes the indices of the elements above a bin, and lists those in it.
-#[derive(Clone, Copy)]
-pub struct Emission<P> {
-    bounds: Bounds,
-    places: P,
-    staged: Staged,
-    scratch: Scratch,
-}
-
-impl<const N: usize> Held for Pairs<N> {
-    const VECTORS: u32 = N as u32 / 2 * THREADS;
-
-    #[inline(always)]
-    fn hold(places: impl Places, first: u32, bins: Bins) -> Self {
-        let held = places.pairs::<N>(first);
-        for vector in 0..N / 2 {
-            if (2 * vector as u32) < held.used {
-                let (a, b) = half::bins(held.pairs[2 * vector]);
-                let (c, d) = half::bins(held.pairs[2 * vector + 1]);
-                bins.add(a);
-                bins.add(b);
-                bins.add(c);
-                bins.add(d);
-            }
-        }
-        held
-    }
-
-    #[inline(always)]
-    fn emit(&self, emission: &Emission<impl Places>) {
-        const { assert!(N <= 16) };
-        let Emission { bounds, places, staged, scratch: Scratch { counters, ranked, .. } } = *emission;
-        // Bit `i` is the first element of pair `i`, bit `16 + i` the second.
-        let (mut winners, mut selected) = (0, 0);
-        for i in 0..N {
-            winners |= half_pair_at_least(self.pairs[i], bounds.high) & 0x1_0001 << i;
-            selected |= half_pair_at_least(self.pairs[i], bounds.low) & 0x1_0001 << i;
-        }
-        let start = opaque(self.start);
-        let place = |bit: u32| start.wrapping_add(bit % 16 / 2 * THREADS * VECTOR + bit % 2 * 2 + bit / 16);
-        let bit = |number| number / 2 + number % 2 * 16;
-        staged.set_winners(counters, winners, 2 * N as u32, bit, |bit| places.index(place(bit)));
-        let mut ties = selected & !winners;
-        while ties != 0 {
-            let place = place(lowest_bit(ties));
-            ranked.add(counters.tie(), places.key(place), places.index(place));
-            ties &= ties - 1;
-        }
-    }
-}
-
-/// Both, one after the other.
-impl<A: Held, B: Held> Held for (A, B) {
-    const VECTORS: u32 = A::VECTORS + B::VECTORS;
-
-    #[inline(always)]
-    fn hold(places: impl Places, first: u32, bins: Bins) -> Self {
-        (A::hold(places, first, bins), B::hold(places, first + A::VECTORS, bins))
-    }
-
-    #[inline(always)]
-    fn emit(&self, emission: &Emission<impl Places>) {
-        self.0.emit(emission);
-        self.1.emit(emission);
-    }
+    ascending::stage_tile::<E>(words, row.first_place(), staged, scratch.sums);
+    Outcome::Ordered
 }

@@ -102,7 +102,7 @@ impl Row {
         let mut left = end.saturating_sub(start);
         while left > 0 {
             let keys = tile_keys::<T, N, W>(first, end, left >= block_vectors, &load, &convert);
-            visitor.visit(Tile { keys, start: self.vector_start(first), stride: T * VECTOR });
+            visitor.visit(Tile { keys, start: self.vector_start(first), step: 1, stride: T * VECTOR });
             first += block_vectors;
             left = left.saturating_sub(block_vectors);
         }
@@ -120,7 +120,7 @@ impl Row {
     pub fn visit_edges(self, visitor: &mut impl Visitor) {
         if thread::warp() == 0 {
             let (key, index) = self.edge();
-            visitor.visit(Tile { keys: [key], start: index, stride: 0 });
+            visitor.visit(Tile { keys: [key], start: index, step: 1, stride: 0 });
         }
     }
 }

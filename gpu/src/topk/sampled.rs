@@ -5,7 +5,7 @@
 //!    elements pass.
 //! 2. The row is read once, by one block or in slices by several, all with the same threshold because all
 //!    take the same sample. What passes is listed: in shared memory by a block alone, in the workspace by
-//!    several.
+//!    several ([`slab`](super::slab)).
 //! 3. The block that is done last, and waits for nobody, selects from the list ([`refine`]).
 //!
 //! If at least k elements are listed, and all that passed are, the k largest of the list are the k largest of
@@ -16,27 +16,26 @@
 //! The ideas (a counted proof, the last block to arrive finishes) are those of threshold-based selection and
 //! of the classic single-pass reduction.
 
-use dsa_simt::{AtomicOp, Carve, Global, Order, Scope, Shared, block, half_pair, opaque, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Shared, block, half_pair, opaque, thread, warp};
 
 use super::bins::{SignMagnitude, THREADS};
+use super::division::Part;
+use super::element::Element;
 use super::half::{self, LOWEST_BIN};
 use super::key::{ABSENT, NAN, key, score};
-use super::list::{CAPACITY, List};
-use super::output::{Counters, Emit, FirstTies, KeyThreshold, lowest_bit};
+use super::list::{CAPACITY, List, RangeBins};
+use super::output::{Counters, lowest_bit};
 use super::refine::{self, KeyRange, Narrowed, Outcome, Scratch};
-use super::scores::{SHARE, Scores, Share, VECTOR, tile_vectors, visit_share};
+use super::scores::{SHARE, Scores, Share, index};
+use super::slab::Slab;
 use super::source::{Source, Tile, Visitor};
 use super::state::RowState;
 
-/// Words of workspace for the list of one row.
-pub const LIST_WORDS: u32 = 2 * CAPACITY;
 /// Sampled elements that are expected to be among the k largest, at least.
 const EXPECTED: u64 = 16;
 /// The same for large k, where less slack is affordable: [`CAPACITY`] is not much more than k.
 const EXPECTED_LARGE_K: u64 = 100;
 const LARGE_K: u32 = 2048;
-/// Elements of the smallest sample: a vector for each thread.
-const ROUND: u32 = THREADS * VECTOR;
 
 /// What a block needs in shared memory.
 #[derive(Clone, Copy)]
@@ -49,71 +48,67 @@ pub struct SampledScratch {
     pub notes: Notes,
 }
 
-/// One block's share of a row.
-#[derive(Clone, Copy)]
-pub struct Slice {
-    /// Its number.
-    pub number: u32,
-    /// Slices of the row.
-    pub count: u32,
-}
-
-/// Writes the indices of the `out.len()` largest scores of `row` to `out`, together with the blocks that have
-/// its other slices. The row is longer than that and has at least 8,192 elements.
+/// Stages the indices of the `wanted` largest scores of `row`, together with the blocks that have its other
+/// slices: the last of them does. The row is longer than that and has at least 8,192 elements.
 ///
-/// `state` and `shared_list` are the row's, used if there are several slices.
+/// `state` and `slab` are the row's, used if there are several slices.
 ///
-/// If the guess failed, the range of all keys is noted, and what was written is to be overwritten:
-/// [`refine::select`] over the row is the caller's part, so that there is one copy of it for all paths.
+/// If the guess failed, the range of all keys is noted, and nothing is staged: [`refine::select`] over the row
+/// is the caller's part, so that there is one copy of it for all paths.
 ///
-/// The bins are empty and the counters zero. Collective over the block; needs a block barrier before `sampled`
-/// is used again.
+/// The bins are empty and the counters zero. Collective over the block; needs a block barrier before what is
+/// staged is read or `sampled` is used again.
 #[inline(always)]
-pub fn select(
-    row: Scores,
-    out: Global<i32>,
-    slice: Slice,
+#[allow(clippy::too_many_arguments)]
+pub fn select<E: Element>(
+    row: Scores<E>,
+    wanted: u32,
+    lowest_indices: bool,
+    part: Part,
     state: RowState,
-    shared_list: Global<u32>,
+    slab: Slab,
     sampled: SampledScratch,
 ) -> Outcome {
     let SampledScratch { scratch, list, notes } = sampled;
-    let wanted = out.len() as u32;
-    let share = row.vectors().div_ceil(slice.count);
-    let first = slice.number * share;
+    let Part { number, slices, .. } = part;
+    let share = row.vectors().div_ceil(slices);
+    let first = number * share;
     let end = row.vectors().min(first + share);
     // On its way while the threshold is found.
-    let tile = row.share::<SHARE>(first, end);
+    let tile = row.share::<SHARE>(first, end, SHARE);
     let passing = guess(row, wanted, scratch, notes);
     // `guess` ends with a barrier.
     scratch.bins.zero();
     collect(row, tile, first, end, passing, list, scratch.counters);
     block::sync();
     let mut listed = scratch.counters.winners();
-    // The counters are used again from here on.
+    if slices > 1 && !slab.arrive(number, slices, listed, list, state) {
+        return Outcome::Done;
+    }
+    let lowest = notes.0.get(Notes::PASSING);
+    let range = KeyRange { first: lowest, last: notes.0.get(Notes::HIGHEST).max(lowest) };
+    let counted = RangeBins::new(range, scratch.bins);
+    if slices > 1 {
+        listed = slab.gather(slices, list, scratch, |exists, score| counted.add(exists, score));
+    } else if listed >= wanted && listed <= CAPACITY {
+        list.first(listed).count(counted);
+    }
+    // The list is complete and counted, and all have read the counters.
     block::sync();
-    if slice.count > 1 {
-        match hand_over(listed, slice, state, shared_list, list, notes.0) {
-            Some(total) => listed = total,
-            None => return Outcome::Done,
-        }
+    if thread::index() == 0 {
+        scratch.counters.start(0, 0);
     }
     if listed >= wanted && listed <= CAPACITY {
-        if thread::index() == 0 {
-            scratch.counters.start(0, 0);
-        }
         let listed = list.first(listed);
-        let first = notes.0.get(Notes::PASSING);
-        let range = KeyRange { first, last: notes.0.get(Notes::HIGHEST).max(first) };
-        if listed.select(range, out, scratch) == Outcome::Crowded {
-            refine::select(&listed, wanted, scratch);
-            scratch.staged().write::<THREADS>(out);
+        let outcome = listed.select(counted, wanted, scratch);
+        if outcome == Outcome::Crowded {
+            refine::select(&listed, wanted, lowest_indices, scratch);
         }
-        return Outcome::Done;
+        return Outcome::Staged;
     }
     let crowded = notes.0.get(Notes::CROWDED);
-    if listed < wanted && crowded != ABSENT && take_equal(row, crowded, listed, out, list, scratch) {
-        return Outcome::Done;
+    if listed < wanted && crowded != ABSENT && take_equal(row, crowded, listed, wanted, list, scratch) {
+        return Outcome::Staged;
     }
     scratch.note(Narrowed { range: KeyRange { first: NAN, last: u32::MAX }, above: 0, count: row.len() });
     Outcome::Crowded
@@ -126,14 +121,12 @@ pub struct Notes(Shared<u32>);
 impl Notes {
     /// Words of shared memory that [`Notes::carve`] takes, a multiple of 4.
     pub const WORDS: u32 = 4;
-    /// What one thread tells the others.
-    const MESSAGE: u32 = 0;
     /// The key from which on elements pass.
-    const PASSING: u32 = 1;
+    const PASSING: u32 = 0;
     /// The largest key of the sample: not many elements are above.
-    const HIGHEST: u32 = 2;
+    const HIGHEST: u32 = 1;
     /// The key just below the threshold, if so many elements share it that they do not pass; else [`ABSENT`].
-    const CROWDED: u32 = 3;
+    const CROWDED: u32 = 2;
 
     /// Takes its room from `carve`.
     ///
@@ -150,12 +143,12 @@ impl Notes {
 ///
 /// The bins are empty. Collective over the block; ends with a block barrier.
 #[inline(always)]
-fn guess(row: Scores, wanted: u32, scratch: Scratch, notes: Notes) -> f32 {
+fn guess<E: Element>(row: Scores<E>, wanted: u32, scratch: Scratch, notes: Notes) -> f32 {
     let Scratch { bins, extremes, .. } = scratch;
     let sample = Sample::of(row, wanted);
     let rank = sample.rank(wanted);
     let mut highest = 0;
-    sample.for_each_vector(|[a, b, c, d]| {
+    sample.for_each_four(|[a, b, c, d]| {
         // Not NaN: the maximum of NaN and a number is the number.
         highest = highest.max(key(a.max(b).max(c.max(d))));
         let ((a, b), (c, d)) = (half::bins(half_pair(a, b)), half::bins(half_pair(c, d)));
@@ -195,20 +188,21 @@ fn guess(row: Scores, wanted: u32, scratch: Scratch, notes: Notes) -> f32 {
 /// no period of the row is mistaken for the whole. Public because tests plant rows that mislead the sample.
 #[derive(Clone, Copy)]
 pub struct Spread {
-    /// The sample has [`ROUND`] elements, doubled this often.
+    /// A thread has one vector of the sample, doubled this often.
     doubled: u32,
     stretch: u32,
 }
 
 impl Spread {
-    /// For a row of `len` elements in `vectors` vectors, of which `wanted` are selected.
+    /// For a row of `len` elements in `vectors` vectors of `per_vector`, of which `wanted` are selected.
     #[inline(always)]
-    pub fn of(len: u32, vectors: u32, wanted: u32) -> Self {
+    pub fn of(len: u32, vectors: u32, per_vector: u32, wanted: u32) -> Self {
+        let round = THREADS * per_vector;
         let expected = if wanted > LARGE_K { EXPECTED_LARGE_K } else { EXPECTED };
         // Powers of two: a division would take longer than the loop.
         let mut doubled = 0;
-        while (u64::from(wanted) * u64::from(ROUND)) << doubled < expected * u64::from(len)
-            && (8 * ROUND) << (doubled + 1) <= len
+        while (u64::from(wanted) * u64::from(round)) << doubled < expected * u64::from(len)
+            && (8 * round) << (doubled + 1) <= len
         {
             doubled += 1;
         }
@@ -231,21 +225,21 @@ impl Spread {
 }
 
 /// The sampled elements of a row.
-struct Sample {
-    row: Scores,
+struct Sample<E: Element> {
+    row: Scores<E>,
     spread: Spread,
 }
 
-impl Sample {
+impl<E: Element> Sample<E> {
     #[inline(always)]
-    fn of(row: Scores, wanted: u32) -> Self {
-        Self { row, spread: Spread::of(row.len(), row.vectors(), wanted) }
+    fn of(row: Scores<E>, wanted: u32) -> Self {
+        Self { row, spread: Spread::of(row.len(), row.vectors(), E::PER_VECTOR, wanted) }
     }
 
     /// The rank in the sample that, all but certainly, `wanted` elements of the row are above or at.
     #[inline(always)]
     fn rank(&self, wanted: u32) -> u32 {
-        let sampled = self.spread.vectors() * VECTOR;
+        let sampled = self.spread.vectors() * E::PER_VECTOR;
         // Opaque, or the conversion is done ahead of all rows and holds a register.
         let expected = opaque(wanted) as f32 * sampled as f32 / self.row.len() as f32 + 1.0;
         // Half the exponent is a square root, 6 % too large at most; 3.5 standard deviations.
@@ -253,28 +247,34 @@ impl Sample {
         ((expected + 3.5 * root) as u32 + 2).min(sampled)
     }
 
+    /// Calls `f` with the scores of the thread's vectors, four at a time.
     #[inline(always)]
-    fn for_each_vector(&self, mut f: impl FnMut([f32; 4])) {
+    fn for_each_four(&self, mut f: impl FnMut([f32; 4])) {
         let mut number = opaque(thread::index());
         while number < self.spread.vectors() {
-            f(self.row.vector(self.spread.vector(number)));
+            let words = self.row.vector(self.spread.vector(number));
+            for of_word in 0..E::PER_WORD {
+                f(words.map(|word| E::score(word, of_word)));
+            }
             number += THREADS;
         }
     }
 }
 
-impl Source for Sample {
+impl<E: Element> Source for Sample<E> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
-        self.for_each_vector(|scores| visitor.visit(Tile { keys: scores.map(key), start: 0, stride: 0 }));
+        self.for_each_four(|scores| {
+            visitor.visit(Tile { keys: scores.map(key), start: 0, step: 0, stride: 0 });
+        });
     }
 }
 
 /// Lists what passes of the vectors `first..end`, and counts it in the counter of winners; what does not fit is
 /// only counted. `tile` is the first tile. Collective over the block.
 #[inline(always)]
-fn collect(
-    row: Scores,
+fn collect<E: Element>(
+    row: Scores<E>,
     tile: Share<SHARE>,
     mut first: u32,
     end: u32,
@@ -284,14 +284,11 @@ fn collect(
 ) {
     let mut share = tile;
     loop {
-        let mut passed = 0_u32;
-        for element in 0..SHARE {
-            passed |= u32::from(share.scores[element] >= passing) << element;
-        }
+        let mut passed = share.bits::<E>(|score| score >= passing);
         if warp::any(warp::ALL, passed != 0) {
             let mut place = counters.reserve_winners(passed.count_ones());
             while passed != 0 {
-                let index = share.index(lowest_bit(passed));
+                let index = index::<E>(share.start, lowest_bit(passed));
                 if place < CAPACITY {
                     // Read again, from the cache: a register cannot be chosen at run time.
                     list.set(place, row.get(index), index);
@@ -300,140 +297,61 @@ fn collect(
                 passed &= passed - 1;
             }
         }
-        first += tile_vectors(SHARE);
+        first += SHARE as u32 * THREADS;
         if first >= end {
             return;
         }
-        share = row.share::<SHARE>(first, end);
+        share = row.share::<SHARE>(first, end, SHARE);
     }
 }
 
-/// Adds this block's list to the row's; the last block of the row gets the whole list, and the number of
-/// elements that passed. Collective over the block; ends with a block barrier.
+/// Stages all `listed` elements, which are above the key `equal`, and completes the row with those elements that
+/// have it and the lowest indices. Tells whether there were enough of them. Collective over the block.
 #[inline(always)]
-fn hand_over(
+fn take_equal<E: Element>(
+    row: Scores<E>,
+    equal: u32,
     listed: u32,
-    slice: Slice,
-    state: RowState,
-    shared_list: Global<u32>,
+    wanted: u32,
     list: List,
-    note: Shared<u32>,
-) -> Option<u32> {
-    if thread::index() == 0 {
-        note.set(
-            Notes::MESSAGE,
-            state.passed().atomic(AtomicOp::Add, 0, listed, Order::Relaxed, Scope::Device),
-        );
-    }
-    block::sync();
-    let start = note.get(Notes::MESSAGE);
-    if start.saturating_add(listed) <= CAPACITY {
-        let mut number = opaque(thread::index());
-        while number < listed {
-            shared_list.set((start + number) as usize, list.score(number).to_bits());
-            shared_list.set((CAPACITY + start + number) as usize, list.index(number));
-            number += THREADS;
-        }
-    }
-    block::sync();
-    let mut is_last = false;
-    if thread::index() == 0 {
-        let arrived = state.arrived().atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
-        is_last = arrived == slice.count - 1;
-    }
-    if !block::sync_or(is_last) {
-        return None;
-    }
-    if thread::index() == 0 {
-        note.set(Notes::MESSAGE, state.passed().atomic_load(0, Order::Relaxed, Scope::Device));
-        state.passed().set(0, 0);
-        state.arrived().set(0, 0);
-    }
-    block::sync();
-    let total = note.get(Notes::MESSAGE);
-    if total <= CAPACITY {
-        let mut place = 4 * opaque(thread::index());
-        while place < total {
-            // Two vectors of each, in flight together.
-            let further = place + 4 * THREADS;
-            let (near, far) =
-                (Entries::read(shared_list, place, total), Entries::read(shared_list, further, total));
-            near.store(list, place, total);
-            far.store(list, further, total);
-            place += 8 * THREADS;
-        }
-    }
-    block::sync();
-    Some(total)
-}
-
-/// Up to four neighbouring entries of a list.
-struct Entries {
-    scores: [u32; 4],
-    indices: [u32; 4],
-}
-
-impl Entries {
-    /// Reads those from `place` on that are below `total`.
-    #[inline(always)]
-    fn read(shared_list: Global<u32>, place: u32, total: u32) -> Self {
-        let (score, index) = (place as usize, (CAPACITY + place) as usize);
-        let mut entries = Self { scores: [0; 4], indices: [0; 4] };
-        if place + 4 <= total {
-            entries = Self { scores: shared_list.get4(score), indices: shared_list.get4(index) };
-        } else {
-            for i in 0..4 {
-                if place + (i as u32) < total {
-                    entries.scores[i] = shared_list.get(score + i);
-                    entries.indices[i] = shared_list.get(index + i);
-                }
-            }
-        }
-        entries
-    }
-
-    /// Writes them to `list`, and zeroes behind `total`, if any of them is below that.
-    #[inline(always)]
-    fn store(&self, list: List, place: u32, total: u32) {
-        if place < total {
-            list.set4(place, self.scores.map(f32::from_bits), self.indices);
-        }
-    }
-}
-
-/// Writes all `listed` elements, which are above the key `equal`, and completes the row with elements that
-/// have it. Tells whether there were enough of them. Collective over the block.
-#[inline(always)]
-fn take_equal(row: Scores, equal: u32, listed: u32, out: Global<i32>, list: List, scratch: Scratch) -> bool {
-    let wanted = out.len() as u32;
-    let Scratch { counters, .. } = scratch;
+    scratch: Scratch,
+) -> bool {
+    const { assert!(SHARE == 4 && 2 * u16::BITS == u32::BITS) };
+    let staged = scratch.staged();
     let mut number = opaque(thread::index());
     while number < listed {
-        out.set(number as usize, list.index(number).cast_signed());
+        staged.set(number, list.index(number));
         number += THREADS;
     }
-    if thread::index() == 0 {
-        counters.start(0, 0);
-    }
-    block::sync();
-    let ties = FirstTies { out, position: listed, wanted: wanted - listed };
-    let threshold = KeyThreshold::of(KeyRange { first: equal, last: equal });
-    let mut emit = Emit { threshold, counters, out, ties };
+    let mut position = listed;
     let mut first = 0;
-    let mut found = 0;
-    while first < row.vectors() && listed + found < wanted {
-        let mut share = row.share::<SHARE>(first, row.vectors());
-        for element in 0..SHARE {
-            // What is above is written already.
-            if key(share.scores[element]) > equal {
-                share.scores[element] = f32::NAN;
+    while first < row.vectors() && position < wanted {
+        let share = row.share::<SHARE>(first, row.vectors(), SHARE);
+        // NaN stands for no score, too: only what lies in the row counts.
+        let mut bits = share.bits::<E>(|score| key(score) == equal);
+        if equal == NAN {
+            for bit in 0..SHARE as u32 * E::PER_VECTOR {
+                bits &= !(u32::from(index::<E>(share.start, bit) >= row.len()) << bit);
             }
         }
-        visit_share(&share, row.len(), &mut emit);
+        // The block's vectors follow each other: of each of a thread's four, how many elements are before it.
+        let of_vector = |v: u32| bits >> (v * E::PER_VECTOR) & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
+        let count = |v: u32| of_vector(v).count_ones();
+        let packed = [count(0) | count(1) << u16::BITS, count(2) | count(3) << u16::BITS];
+        let (before, totals) = scratch.sums.before(packed);
+        for v in 0..SHARE as u32 {
+            let half = v % 2 * u16::BITS;
+            let mut own = position + (before[v as usize / 2] >> half & 0xffff);
+            let mut bits = of_vector(v);
+            while bits != 0 && own < wanted {
+                staged.set(own, index::<E>(share.start, v * E::PER_VECTOR + lowest_bit(bits)));
+                own += 1;
+                bits &= bits - 1;
+            }
+            position += totals[v as usize / 2] >> half & 0xffff;
+        }
         block::sync();
-        found = counters.ties();
-        block::sync();
-        first += tile_vectors(SHARE);
+        first += SHARE as u32 * THREADS;
     }
-    listed + found >= wanted
+    position >= wanted
 }

@@ -8,8 +8,8 @@
 
 use dsa_simt::{AtomicOp, Carve, Order, Scope, Shared, block, opaque, thread, warp};
 
-use super::Problem;
 use super::large::{self, SliceScratch};
+use super::origin::Problem;
 use super::state::State;
 use super::team::Team;
 

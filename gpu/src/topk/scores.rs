@@ -1,218 +1,192 @@
 //! One row of scores, read by a block in 16-byte vectors wherever the row starts.
 //!
 //! The vectors are those of memory: aligned to 16 bytes, the first and the last one perhaps only partly in
-//! the row. Such a vector is read element by element, so that no address outside the row's valid prefix is
-//! touched. Lanes without an element hold NaN, which no comparison selects.
+//! the row. Such a vector is read score by score, so that no address outside the row's valid prefix is
+//! touched. Where there is no score, there is NaN, which no comparison selects.
+//!
+//! The *place* of a score is its distance from the start of the first vector.
 
-use dsa_simt::{Global, half_pair, opaque, thread};
+use dsa_simt::{opaque, thread};
 
 use super::bins::THREADS;
+use super::element::{Element, VECTOR_WORDS};
 use super::key::{ABSENT, key};
-use super::resident::{Pairs, Places};
 use super::source::{Source, Tile, Visitor};
 
-/// Elements of a vector.
-pub const VECTOR: u32 = 4;
-/// Elements of a thread's share of a tile of a row that is streamed: four vectors in flight keep the memory
-/// busy.
-pub const SHARE: usize = 16;
+/// Vectors of a thread's share of a tile of a row that is streamed: four in flight keep the memory busy.
+pub const SHARE: usize = 4;
 
 /// The valid prefix of a row.
 #[derive(Clone, Copy)]
-pub struct Scores {
-    scores: Global<f32>,
-    /// Elements of the first vector that lie before the row.
+pub struct Scores<E: Element> {
+    scores: E::Array,
+    /// Scores of the first vector that lie before the row.
     shift: u32,
 }
 
-/// Vectors of a tile of which each thread has `n` elements.
-pub const fn tile_vectors(n: usize) -> u32 {
-    THREADS * n as u32 / VECTOR
-}
-
-/// A thread's share of a tile: `N` elements.
-pub struct Share<const N: usize> {
-    /// The scores; NaN where there is no element.
-    pub scores: [f32; N],
-    /// Index in the row of the first of them; wraps below zero.
+/// A thread's share of a tile: `M` vectors, [`THREADS`] vectors apart.
+pub struct Share<const M: usize> {
+    /// The vectors; NaN where there is no score.
+    pub vectors: [[u32; 4]; M],
+    /// Index in the row of the first score; wraps below zero.
     pub start: u32,
 }
 
-impl<const N: usize> Share<N> {
-    /// Index in the row of element `element` of the share.
+/// Index in the row of score `number` of a share that begins at index `start`.
+#[inline(always)]
+pub fn index<E: Element>(start: u32, number: u32) -> u32 {
+    start.wrapping_add(number / E::PER_VECTOR * (THREADS * E::PER_VECTOR) + number % E::PER_VECTOR)
+}
+
+impl<const M: usize> Share<M> {
+    /// The scores of all vectors that `pass`, as bits: bit `i` is the score at [`index`]` i`.
     #[inline(always)]
-    pub fn index(&self, element: u32) -> u32 {
-        index(self.start, element)
+    pub fn bits<E: Element>(&self, pass: impl Fn(f32) -> bool) -> u32 {
+        const { assert!(M as u32 * E::PER_VECTOR <= u32::BITS) };
+        let mut bits = 0;
+        for v in 0..M {
+            for w in 0..VECTOR_WORDS {
+                for number in 0..E::PER_WORD {
+                    let bit = v as u32 * E::PER_VECTOR + w * E::PER_WORD + number;
+                    bits |= u32::from(pass(E::score(self.vectors[v][w as usize], number))) << bit;
+                }
+            }
+        }
+        bits
     }
 }
 
-#[inline(always)]
-fn index(start: u32, element: u32) -> u32 {
-    start.wrapping_add(element / VECTOR * (THREADS * VECTOR) + element % VECTOR)
-}
-
-impl Scores {
+impl<E: Element> Scores<E> {
     /// The view of `scores`, which is exactly the valid prefix.
     #[inline(always)]
-    pub fn new(scores: Global<f32>) -> Self {
-        Self { scores, shift: (scores.address() / 4) as u32 % VECTOR }
+    pub fn new(scores: E::Array) -> Self {
+        let bytes = 4 / E::PER_WORD;
+        Self { scores, shift: E::address(scores) as u32 / bytes % E::PER_VECTOR }
     }
 
-    /// Number of elements.
+    /// Number of scores.
     #[inline(always)]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(self) -> u32 {
-        self.scores.len() as u32
+        E::len(self.scores)
     }
 
     /// Number of vectors, partial ones included.
     #[inline(always)]
     pub fn vectors(self) -> u32 {
-        (self.shift + self.len()).div_ceil(VECTOR)
+        (self.shift + self.len()).div_ceil(E::PER_VECTOR)
     }
 
-    /// Elements of all vectors.
+    /// Places of all vectors.
     #[inline(always)]
     pub fn places(self) -> u32 {
-        self.vectors() * VECTOR
+        self.vectors() * E::PER_VECTOR
     }
 
-    /// The score of an element.
+    /// The place of the first score.
+    #[inline(always)]
+    pub fn first_place(self) -> u32 {
+        self.shift
+    }
+
+    /// A score.
     #[inline(always)]
     pub fn get(self, index: u32) -> f32 {
-        self.scores.get_readonly(index as usize)
+        E::score(E::word(self.scores, index), 0)
+    }
+
+    /// The scores themselves.
+    #[inline(always)]
+    pub fn array(self) -> E::Array {
+        self.scores
     }
 
     /// A vector that lies wholly in the row: neither the first nor the last one.
     #[inline(always)]
-    pub fn vector(self, vector: u32) -> [f32; 4] {
-        self.scores.get4_readonly((vector * VECTOR - self.shift) as usize)
+    pub fn vector(self, vector: u32) -> [u32; 4] {
+        E::vector(self.scores, vector * E::PER_VECTOR - self.shift)
     }
 
-    /// `B` pairs of the vectors that begin at place `start` and follow at the distance of a block; `whole` if
-    /// those of all threads lie wholly in the row.
+    /// A vector of which only some scores lie in the row, the first of all at index `start`.
     #[inline(always)]
-    fn batch<const B: usize>(self, start: u32, whole: bool) -> [u32; B] {
-        let mut scores = [[f32::NAN; 2]; B];
-        let mut pairs = [0; B];
-        // The same for all threads.
-        if whole {
-            for v in 0..B / 2 {
-                let place = start + v as u32 * THREADS * VECTOR;
-                let [a, b, c, d] = self.scores.get4_readonly(place as usize);
-                scores[2 * v] = [a, b];
-                scores[2 * v + 1] = [c, d];
-            }
-            for i in 0..B {
-                pairs[i] = half_pair(scores[i][0], scores[i][1]);
-            }
-            return pairs;
-        }
-        let last_whole = self.len().saturating_sub(VECTOR - 1);
-        for v in 0..B / 2 {
-            let start = start.wrapping_add(v as u32 * THREADS * VECTOR);
-            if start < last_whole {
-                let [a, b, c, d] = self.scores.get4_readonly(start as usize);
-                scores[2 * v] = [a, b];
-                scores[2 * v + 1] = [c, d];
-            }
-        }
-        // Vectors that lie in the row in part: outside the loop above, whose loads are in flight together.
-        for v in 0..B / 2 {
-            let start = start.wrapping_add(v as u32 * THREADS * VECTOR);
-            let (begins, ends) =
-                (start.wrapping_add(VECTOR) < VECTOR, start.wrapping_sub(last_whole) < VECTOR);
-            if begins || ends {
-                let score = |j: u32| {
-                    let index = start.wrapping_add(j);
-                    if index < self.len() { self.get(index) } else { f32::NAN }
-                };
-                scores[2 * v] = [score(0), score(1)];
-                scores[2 * v + 1] = [score(2), score(3)];
-            }
-            pairs[2 * v] = half_pair(scores[2 * v][0], scores[2 * v][1]);
-            pairs[2 * v + 1] = half_pair(scores[2 * v + 1][0], scores[2 * v + 1][1]);
-        }
-        pairs
-    }
-
-    /// This thread's share of the tile that starts at vector `first`, as far as it lies before vector `end`.
-    #[inline(always)]
-    pub fn share<const N: usize>(self, first: u32, end: u32) -> Share<N> {
-        let own = first + opaque(thread::index());
-        let start = (own * VECTOR).wrapping_sub(self.shift);
-        let mut scores = [f32::NAN; N];
-        // The same for all threads.
-        let inside = (first > 0 || self.shift == 0) && end.saturating_sub(first) >= tile_vectors(N);
-        if inside && (first + tile_vectors(N)) * VECTOR <= self.shift + self.len() {
-            for v in 0..N / 4 {
-                scores[4 * v..4 * v + 4].copy_from_slice(&self.vector(own + v as u32 * THREADS));
-            }
-        } else {
-            let last_whole = self.len().saturating_sub(VECTOR - 1);
-            for v in 0..N / 4 {
-                let start = index(start, 4 * v as u32);
-                if own + v as u32 * THREADS < end {
-                    if start < last_whole {
-                        scores[4 * v..4 * v + 4].copy_from_slice(&self.scores.get4_readonly(start as usize));
-                    } else {
-                        for j in 0..4 {
-                            let index = start.wrapping_add(j as u32);
-                            if index < self.len() {
-                                scores[4 * v + j] = self.get(index);
-                            }
-                        }
-                    }
+    fn partial_vector(self, start: u32) -> [u32; 4] {
+        let mut words = [E::NO_SCORES; 4];
+        let width = const { u32::BITS / E::PER_WORD };
+        for w in 0..VECTOR_WORDS {
+            for number in 0..E::PER_WORD {
+                let index = start.wrapping_add(w * E::PER_WORD + number);
+                if index < self.len() {
+                    let others = !(u32::MAX >> (u32::BITS - width) << (number * width));
+                    let word = &mut words[w as usize];
+                    *word = *word & others | E::word(self.scores, index) << (number * width);
                 }
             }
         }
-        Share { scores, start }
+        words
     }
-}
 
-/// The elements of a row, by their index. The first places may be negative.
-impl Places for Scores {
+    /// This thread's share of the tile that starts at vector `first`, as far as it lies before vector `end`:
+    /// the first `count` vectors of it, known when this is compiled.
     #[inline(always)]
-    fn pairs<const N: usize>(self, first: u32) -> Pairs<N> {
-        let start = ((first + opaque(thread::index())) * VECTOR).wrapping_sub(self.shift);
-        let used = 2 * self.vectors().saturating_sub(first).div_ceil(THREADS);
-        let end = (first + tile_vectors(2 * N)) * VECTOR;
-        let whole = (first > 0 || self.shift == 0) && end <= self.shift + self.len();
-        Pairs { pairs: self.batch(start, whole), start, used }
-    }
-
-    #[inline(always)]
-    fn key(self, place: u32) -> u32 {
-        key(self.get(place))
-    }
-
-    #[inline(always)]
-    fn index(self, place: u32) -> u32 {
-        place
-    }
-}
-
-/// Shows a share as keys. The row has `len` elements.
-#[inline(always)]
-#[allow(clippy::needless_range_loop, reason = "iterators over arrays become local memory")]
-pub fn visit_share<const N: usize>(share: &Share<N>, len: u32, visitor: &mut impl Visitor) {
-    let mut keys = [ABSENT; N];
-    for element in 0..N {
-        if share.index(element as u32) < len {
-            keys[element] = key(share.scores[element]);
+    pub fn share<const M: usize>(self, first: u32, end: u32, count: usize) -> Share<M> {
+        let own = first + opaque(thread::index());
+        let start = (own * E::PER_VECTOR).wrapping_sub(self.shift);
+        let mut vectors = [[E::NO_SCORES; 4]; M];
+        // The same for all threads.
+        let tile = count as u32 * THREADS;
+        let inside = (first > 0 || self.shift == 0) && end.saturating_sub(first) >= tile;
+        if inside && (first + tile) * E::PER_VECTOR <= self.shift + self.len() {
+            for v in 0..count {
+                vectors[v] = self.vector(own + v as u32 * THREADS);
+            }
+            return Share { vectors, start };
         }
+        let last_whole = self.len().saturating_sub(E::PER_VECTOR - 1);
+        let start_of = |v: usize| index::<E>(start, v as u32 * E::PER_VECTOR);
+        let is_mine = |v: usize| own + (v as u32) * THREADS < end;
+        for v in 0..count {
+            if is_mine(v) && start_of(v) < last_whole {
+                vectors[v] = E::vector(self.scores, start_of(v));
+            }
+        }
+        // Outside the loop above, whose loads are in flight together.
+        for v in 0..count {
+            let begins = start_of(v).wrapping_add(E::PER_VECTOR) < E::PER_VECTOR;
+            let ends = start_of(v).wrapping_sub(last_whole) < E::PER_VECTOR;
+            if is_mine(v) && (begins || ends) {
+                vectors[v] = self.partial_vector(start_of(v));
+            }
+        }
+        Share { vectors, start }
     }
-    visitor.visit(Tile { keys, start: share.start, stride: THREADS * VECTOR });
 }
 
 /// The whole row, read from memory at every visit.
-impl Source for Scores {
+impl<E: Element> Source for Scores<E> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
         let mut first = 0;
         while first < self.vectors() {
-            visit_share(&self.share::<SHARE>(first, self.vectors()), self.len(), visitor);
-            first += tile_vectors(SHARE);
+            let share = self.share::<SHARE>(first, self.vectors(), SHARE);
+            // Score `number` of each word: as many keys for every type.
+            for number in 0..E::PER_WORD {
+                let mut keys = [ABSENT; 4 * SHARE];
+                for i in 0..4 * SHARE {
+                    let place = i as u32 / VECTOR_WORDS * E::PER_VECTOR
+                        + i as u32 % VECTOR_WORDS * E::PER_WORD
+                        + number;
+                    if index::<E>(share.start, place) < self.len() {
+                        keys[i] = key(E::score(share.vectors[i / 4][i % 4], number));
+                    }
+                }
+                visitor.visit(Tile {
+                    keys,
+                    start: share.start.wrapping_add(number),
+                    step: E::PER_WORD,
+                    stride: THREADS * E::PER_VECTOR,
+                });
+            }
+            first += SHARE as u32 * THREADS;
         }
     }
 }

@@ -9,7 +9,9 @@ pub struct Tile<const N: usize> {
     pub keys: [u32; N],
     /// Index in the row of the thread's first element.
     pub start: u32,
-    /// Distance in the row between the thread's groups of four consecutive elements.
+    /// Distance in the row between the elements of a group of four.
+    pub step: u32,
+    /// Distance in the row between the thread's groups of four.
     pub stride: u32,
 }
 
@@ -18,7 +20,7 @@ impl<const N: usize> Tile<N> {
     #[inline(always)]
     pub fn index(&self, element: u32) -> u32 {
         // Lanes without an element may have an index below zero.
-        self.start.wrapping_add(element / 4 * self.stride + element % 4)
+        self.start.wrapping_add(element / 4 * self.stride + element % 4 * self.step)
     }
 }
 

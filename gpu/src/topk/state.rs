@@ -20,7 +20,7 @@ pub const fn words(blocks: u32) -> u32 {
     QUEUE_WORDS + blocks.div_ceil(2) * TEAM_WORDS
 }
 
-/// Words of state for a launch of [`run`](super::run) whose first `rows` rows may have several slices.
+/// Words of state for a launch of [`auto::run`](super::auto::run) whose first `rows` rows may have several slices.
 pub const fn row_words(rows: u32) -> u32 {
     QUEUE_WORDS + rows * ROW_WORDS
 }
@@ -45,16 +45,10 @@ impl RowState {
         Self(all.slice((QUEUE_WORDS + row * ROW_WORDS) as usize, ROW_WORDS as usize))
     }
 
-    /// Elements that passed the threshold so far.
-    #[inline(always)]
-    pub fn passed(self) -> Global<u32> {
-        self.0.slice(0, 1)
-    }
-
     /// Blocks that are done with their slice.
     #[inline(always)]
     pub fn arrived(self) -> Global<u32> {
-        self.0.slice(1, 1)
+        self.0.slice(0, 1)
     }
 }
 

@@ -3,21 +3,21 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::Error;
+use crate::{Element, Error};
 
 /// How rows are selected.
 ///
 /// Each row takes its path on the device, by its own length; rows with at most k elements are always trivial.
 /// `Auto` is the one to use. The others are for study: the paths it chooses from, each alone, and the paths of
-/// vLLM's persistent top-k (PR 37421), which it replaces.
+/// vLLM's persistent top-k (PR 37421), which it replaces; those have none of the options and f32 scores only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Path {
-    /// The fastest for the row's length: trivial up to k, resident up to 16,381, sampled above.
+    /// The fastest for the row's length: trivial up to k, resident up to 16,377, sampled above.
     #[default]
     Auto,
     /// All elements of the row; needs `max_len <= k`.
     Trivial,
-    /// One block, the row in registers; needs `max_len <= 16381`.
+    /// One block, the row in registers; needs `max_len <= 16377`.
     Resident,
     /// One block or several that do not wait for each other, the row read once, what passes a threshold
     /// guessed from a sample listed; any length (rows that fit in registers are kept there).
@@ -120,6 +120,26 @@ impl ScoreType {
     }
 }
 
+/// A number that scores may be.
+pub trait Score: Element + sealed::Sealed {
+    /// Its type.
+    const TYPE: ScoreType;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! scores {
+    ($($number:ty = $type:ident),+) => {$(
+        impl sealed::Sealed for $number {}
+        impl Score for $number {
+            const TYPE: ScoreType = ScoreType::$type;
+        }
+    )+};
+}
+scores!(f32 = F32, half::f16 = F16, half::bf16 = Bf16);
+
 /// What an operator is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -141,7 +161,7 @@ pub struct Limits {
     pub ties: Ties,
     /// The order of the output.
     pub order: Order,
-    /// Whether launches also write the selected scores.
+    /// Whether launches also write the selected scores: the very bits of the score at each index, then -inf.
     pub values: bool,
     /// How rows are selected.
     pub path: Path,
@@ -172,8 +192,8 @@ impl Limits {
 /// The arguments of one launch, as device addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopKArgs {
-    /// `f32[rows, pitch]`, aligned to 4 bytes. Of row `r`, at least `max_len` elements from
-    /// `scores + 4 * r * pitch` on are readable.
+    /// Scores of the operator's type, `[rows, pitch]`, aligned to a score. Of row `r`, at least `max_len` from
+    /// score `r * pitch` on are readable.
     pub scores: u64,
     /// Distance between rows in elements, at least `max_len`.
     pub pitch: u64,
@@ -183,7 +203,7 @@ pub struct TopKArgs {
     pub lengths: u64,
     /// `i32[rows, k]`, aligned to 4 bytes.
     pub out: u64,
-    /// Scores of the type of the operator, `[rows, k]`, if the operator was built with values; else 0.
+    /// `[rows, k]` of the operator's type, aligned to a score, if the operator was built with values; else 0.
     pub values: u64,
 }
 

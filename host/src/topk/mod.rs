@@ -7,6 +7,6 @@ mod limits;
 mod operator;
 mod plan;
 
-pub use limits::{Limits, Order, Path, ScoreType, Ties, TopKArgs};
+pub use limits::{Limits, Order, Path, Score, ScoreType, Ties, TopKArgs};
 pub use operator::{TopK, TopKBuilder};
 pub use plan::{Plan, Slots};

@@ -1,6 +1,6 @@
 //! The operator.
 
-use crate::topk::{Limits, Order, Path, Plan, ScoreType, Ties, TopKArgs};
+use crate::topk::{Limits, Order, Path, Plan, Score, ScoreType, Ties, TopKArgs};
 use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 
 /// Selects the indices of the k largest scores of each row, in one launch whose shape never depends on device
@@ -9,13 +9,15 @@ use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 /// # Contract
 /// | argument | meaning |
 /// |---|---|
-/// | scores | f32, row `r` at `scores + r * pitch` elements, 4-byte aligned; never read behind a row's length |
+/// | scores | f32, f16 or bf16, row `r` at `scores + r * pitch` elements, aligned to one; never read behind a row's length |
 /// | lengths | i32 per row (or per sequence, see [`TopKBuilder::next_n`]); below 1 is an empty row, above `max_len` is clamped |
 /// | out | i32 `[rows, k]`: `min(k, len)` distinct indices into the row, then -1 |
+/// | values, on request | `[rows, k]` of the scores' type: the score at each index, bit for bit, then -inf |
 ///
-/// The selected values are exactly the k largest, for every input. The order of the indices, and which of
-/// several equal scores are taken, may differ from launch to launch. NaN ranks below every number, -inf
-/// included; -0.0 equals +0.0.
+/// The selected values are exactly the k largest, for every input. NaN ranks below every number, -inf included;
+/// -0.0 equals +0.0. The order of the indices, and which of several equal scores are taken, may differ from
+/// launch to launch, unless [`TopKBuilder::order`] and [`TopKBuilder::ties`] ask for more. With both, the output
+/// is the same in every run, whatever the other rows and the device.
 ///
 /// # State
 /// The operator owns [`Plan::state_bytes`] bytes of device memory that every launch leaves zero. Launches of
@@ -45,8 +47,8 @@ use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 /// # Ok::<(), dsa_kernels::Error>(())
 /// ```
 ///
-/// The four paths are those of vLLM's persistent top-k (PR 37421); the kernels' own documentation
-/// (`dsa_kernels_gpu::topk`) describes them.
+/// The kernels' own documentation (`dsa_kernels_gpu::topk`) describes the algorithms and where their ideas come
+/// from.
 #[derive(Debug)]
 pub struct TopK {
     plan: Plan,
@@ -113,7 +115,7 @@ impl TopKBuilder {
         self
     }
 
-    /// Whether launches also write the selected scores; not unless set.
+    /// Whether launches also write the selected scores ([`TopKArgs::values`]); not unless set.
     #[must_use]
     pub fn values(mut self, values: bool) -> Self {
         self.limits.values = values;
@@ -220,38 +222,90 @@ impl TopK {
     /// to take care of.
     ///
     /// # Errors
-    /// Those of [`enqueue`](Self::enqueue); [`Error::Argument`] for a buffer that is too small;
-    /// [`Error::WrongDevice`].
+    /// Those of [`enqueue`](Self::enqueue); [`Error::Argument`] for a buffer that is too small or scores of
+    /// another type than the operator's; [`Error::WrongDevice`].
     #[allow(clippy::too_many_arguments)]
-    pub unsafe fn enqueue_buffers(
+    pub unsafe fn enqueue_buffers<S: Score>(
         &mut self,
         stream: &Stream,
         workspace: &mut Workspace,
-        scores: &Buffer<f32>,
+        scores: &Buffer<S>,
         pitch: u64,
         lengths: &Buffer<i32>,
         rows: u32,
         out: &mut Buffer<i32>,
     ) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.enqueue_checked(stream, workspace, scores, pitch, lengths, rows, out, None) }
+    }
+
+    /// [`enqueue_buffers`](Self::enqueue_buffers) for an operator with values.
+    ///
+    /// # Safety
+    /// As for [`enqueue_buffers`](Self::enqueue_buffers).
+    ///
+    /// # Errors
+    /// As for [`enqueue_buffers`](Self::enqueue_buffers).
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn enqueue_buffers_with_values<S: Score>(
+        &mut self,
+        stream: &Stream,
+        workspace: &mut Workspace,
+        scores: &Buffer<S>,
+        pitch: u64,
+        lengths: &Buffer<i32>,
+        rows: u32,
+        out: &mut Buffer<i32>,
+        values: &mut Buffer<S>,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.enqueue_checked(stream, workspace, scores, pitch, lengths, rows, out, Some(values)) }
+    }
+
+    /// # Safety
+    /// As for [`enqueue_buffers`](Self::enqueue_buffers).
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn enqueue_checked<S: Score>(
+        &mut self,
+        stream: &Stream,
+        workspace: &mut Workspace,
+        scores: &Buffer<S>,
+        pitch: u64,
+        lengths: &Buffer<i32>,
+        rows: u32,
+        out: &mut Buffer<i32>,
+        values: Option<&mut Buffer<S>>,
+    ) -> Result<(), Error> {
         let device = self.kernel.device();
         device.same_as(scores.device(), "scores")?;
         device.same_as(lengths.device(), "lengths")?;
         device.same_as(out.device(), "out")?;
+        let limits = self.plan.limits();
+        if limits.scores != S::TYPE {
+            let limit = format!("a buffer of {}, the type of the operator", limits.scores);
+            let help = "build the operator for these scores";
+            return Err(Error::argument("scores", format!("a buffer of {}", S::TYPE), limit, help));
+        }
         let args = TopKArgs {
             scores: scores.address(),
             pitch,
             rows,
             lengths: lengths.address(),
             out: out.address(),
-            values: 0,
+            values: values.as_ref().map_or(0, |values| values.address()),
         };
         self.plan.check(&args)?;
-        let limits = self.plan.limits();
         let all_but_last = u64::from(rows.saturating_sub(1)) * pitch;
         let last = if rows > 0 { u64::from(limits.max_len) } else { 0 };
+        let selected = u64::from(rows) * u64::from(limits.k);
         check_len("scores", scores.len(), all_but_last + last)?;
         check_len("lengths", lengths.len(), u64::from(rows / limits.next_n))?;
-        check_len("out", out.len(), u64::from(rows) * u64::from(limits.k))?;
+        check_len("out", out.len(), selected)?;
+        if let Some(values) = values {
+            device.same_as(values.device(), "values")?;
+            check_len("values", values.len(), selected)?;
+            stream.keep_alive(|| values.owner());
+        }
         for owner in [scores.owner(), lengths.owner(), out.owner()] {
             stream.keep_alive(|| owner);
         }

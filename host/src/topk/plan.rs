@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 
-use dsa_kernels_gpu::topk::{self as kernels, bins, sampled, state};
+use dsa_kernels_gpu::topk::{self as kernels, auto, bins, origin, slab, state};
 use dsa_simt::Slot;
 
 use crate::topk::{Limits, Order, Path, ScoreType, Ties, TopKArgs};
@@ -38,13 +38,13 @@ pub struct Plan {
 /// The kernel that is launched, and what only it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
-    /// `topk_f32`: rows in slices.
-    Sliced,
+    /// `topk_f32`, `topk_f16` or `topk_bf16`.
+    Auto,
     /// `topk_f32_block` or `topk_f32_grid`: the paths of the origin.
     Origin { teams: bool, decode_max_len: u32, medium_max_len: u32 },
 }
 
-/// Blocks of `topk_f32` that its launch bounds promise room for on one multiprocessor.
+/// Blocks of `topk_f32` and its like that their launch bounds promise room for on one multiprocessor.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
 
 impl Plan {
@@ -61,22 +61,20 @@ impl Plan {
         let origin =
             |teams, decode_max_len, medium_max_len| Variant::Origin { teams, decode_max_len, medium_max_len };
         let kernel = match limits.path {
-            Path::Auto | Path::Trivial | Path::Resident | Path::Sampled => Variant::Sliced,
-            Path::Decode => origin(false, kernels::DECODE_MAX_LEN, u32::MAX),
+            Path::Auto | Path::Trivial | Path::Resident | Path::Sampled => Variant::Auto,
+            Path::Decode => origin(false, origin::DECODE_MAX_LEN, u32::MAX),
             Path::Medium => origin(false, 0, u32::MAX),
             Path::Large => origin(true, 0, 0),
         };
         let (needed, shared_bytes) = match kernel {
-            Variant::Sliced => {
-                let needed = kernels::shared_bytes(limits.max_len);
+            Variant::Auto => {
+                let needed = auto::shared_bytes(limits.max_len);
                 (needed, needed)
             }
-            Variant::Origin { teams: false, .. } => {
-                (kernels::BLOCK_SHARED_BYTES, kernels::BLOCK_SHARED_BYTES)
-            }
+            Variant::Origin { teams: false, .. } => (origin::BLOCK_SHARED_BYTES, origin::BLOCK_SHARED_BYTES),
             Variant::Origin { teams: true, .. } => {
-                let most = kernels::grid_shared_bytes(limits.max_len.min(MOST_KEPT).next_multiple_of(4));
-                (kernels::grid_shared_bytes(0), most.min(device.shared_bytes_per_block / 16 * 16))
+                let most = origin::grid_shared_bytes(limits.max_len.min(MOST_KEPT).next_multiple_of(4));
+                (origin::grid_shared_bytes(0), most.min(device.shared_bytes_per_block / 16 * 16))
             }
         };
         if device.shared_bytes_per_block < needed {
@@ -100,7 +98,11 @@ impl Plan {
     /// Name of the kernel in the module [`Module::topk`](crate::Module::topk).
     pub fn entry(&self) -> &'static str {
         match self.kernel {
-            Variant::Sliced => "topk_f32",
+            Variant::Auto => match self.limits.scores {
+                ScoreType::F32 => "topk_f32",
+                ScoreType::F16 => "topk_f16",
+                ScoreType::Bf16 => "topk_bf16",
+            },
             Variant::Origin { teams: false, .. } => "topk_f32_block",
             Variant::Origin { teams: true, .. } => "topk_f32_grid",
         }
@@ -113,49 +115,54 @@ impl Plan {
             return Path::Trivial;
         }
         match self.kernel {
-            Variant::Sliced if len <= kernels::RESIDENT_MAX_LEN => Path::Resident,
-            Variant::Sliced => Path::Sampled,
+            Variant::Auto if len <= kernels::RESIDENT_MAX_LEN => Path::Resident,
+            Variant::Auto => Path::Sampled,
             Variant::Origin { medium_max_len, .. } if len > medium_max_len => Path::Large,
             Variant::Origin { decode_max_len, .. } if len <= decode_max_len => Path::Decode,
             Variant::Origin { .. } => Path::Medium,
         }
     }
 
-    /// Slices that long rows are cut into when there are `rows` rows: one for each block that the device has
-    /// room for, as long as each is worth it.
+    /// Slices that each of `rows` rows is cut into if all have `max_len` elements. The device divides the blocks
+    /// among the rows that really are long, by their lengths.
     pub fn slices(&self, rows: u32) -> u32 {
-        if self.kernel != Variant::Sliced
-            || self.limits.max_len <= kernels::RESIDENT_MAX_LEN.max(self.limits.k)
-        {
+        let (rows, blocks) = (rows.max(1), self.launch_config(rows).grid);
+        if self.kernel != Variant::Auto || rows >= blocks {
             return 1;
         }
-        (self.resident_blocks() / rows.max(1)).clamp(1, self.limits.max_len.div_ceil(kernels::MIN_SLICE))
+        (blocks / rows).min(self.pieces())
     }
 
-    /// Blocks of `topk_f32` that run at the same time.
+    /// Most slices of a row: one for each block, as long as each is worth it.
+    fn pieces(&self) -> u32 {
+        if self.limits.max_len <= kernels::RESIDENT_PLACES.max(self.limits.k) {
+            return 1;
+        }
+        self.limits.max_len.div_ceil(kernels::MIN_SLICE)
+    }
+
+    /// Blocks of `topk_f32` and its like that run at the same time, or fewer.
     fn resident_blocks(&self) -> u32 {
-        BLOCKS_PER_MULTIPROCESSOR.saturating_mul(self.multiprocessors)
+        BLOCKS_PER_MULTIPROCESSOR.saturating_mul(self.multiprocessors).min(slab::MAX_SLICES)
     }
 
-    /// Most rows of a launch whose rows have several slices.
+    /// Most rows of a launch that has more blocks than rows because its rows are cut into slices.
     fn sliced_rows(&self) -> u32 {
-        if self.slices(1) > 1 { (self.resident_blocks() / 2).min(self.limits.max_rows) } else { 0 }
+        if self.pieces() > 1 { (self.resident_blocks() - 1).min(self.limits.max_rows) } else { 0 }
     }
 
     /// The launch for `rows` rows. It depends on nothing that lies in device memory.
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {
         let (grid, block, cooperative) = match self.kernel {
-            Variant::Sliced => (
-                self.resident_blocks().min(rows.max(1).saturating_mul(self.slices(rows))),
-                bins::THREADS,
-                false,
-            ),
+            Variant::Auto => {
+                (self.resident_blocks().min(rows.max(1).saturating_mul(self.pieces())), bins::THREADS, false)
+            }
             // Without teams a block has no use for more than one row at a time.
             Variant::Origin { teams: false, .. } => {
-                (self.multiprocessors.min(rows.max(1)), kernels::THREADS, false)
+                (self.multiprocessors.min(rows.max(1)), origin::THREADS, false)
             }
             // The launch bounds promise one block per multiprocessor; more would depend on the compiler.
-            Variant::Origin { teams: true, .. } => (self.multiprocessors, kernels::THREADS, true),
+            Variant::Origin { teams: true, .. } => (self.multiprocessors, origin::THREADS, true),
         };
         LaunchConfig::new(grid, block).with_shared_bytes(self.shared_bytes).with_cooperative(cooperative)
     }
@@ -164,7 +171,7 @@ impl Plan {
     /// launch at a time may use them.
     pub fn state_bytes(&self) -> usize {
         let words = match self.kernel {
-            Variant::Sliced => state::row_words(self.sliced_rows()),
+            Variant::Auto => state::row_words(self.sliced_rows()),
             Variant::Origin { teams, .. } => state::words(if teams { self.multiprocessors } else { 0 }),
         };
         4 * words as usize
@@ -172,7 +179,10 @@ impl Plan {
 
     /// Bytes of scratch memory, with any content, that a launch uses. Aligned to 256 bytes.
     pub fn workspace_bytes(&self) -> usize {
-        4 * sampled::LIST_WORDS as usize * self.sliced_rows() as usize
+        match self.sliced_rows() {
+            0 => 0,
+            rows => 4 * slab::REGION_WORDS as usize * self.launch_config(rows).grid as usize,
+        }
     }
 
     /// The kernel's parameters, one slot each in order, for
@@ -185,20 +195,21 @@ impl Plan {
     /// of a workspace of no bytes may be anything.
     pub fn slots(&self, args: &TopKArgs, state: u64, workspace: u64) -> Result<Slots, Error> {
         self.check(args)?;
-        check_address("state", state)?;
+        check_address("state", state, 4)?;
         if self.workspace_bytes() > 0 {
-            check_address("workspace", workspace)?;
+            check_address("workspace", workspace, 256)?;
         }
         let limits = &self.limits;
         let mut slots = Slots { words: [0; Slots::MOST], len: 0 };
-        slots.extend([args.scores, args.pitch, args.lengths, args.out, state]);
-        if self.kernel == Variant::Sliced {
-            slots.extend([workspace]);
+        slots.extend([args.scores, args.pitch, args.lengths, args.out]);
+        match self.kernel {
+            Variant::Auto => slots.extend([args.values, state, workspace]),
+            Variant::Origin { .. } => slots.extend([state]),
         }
         let numbers = [args.rows, limits.max_len, limits.k, limits.next_n, limits.compress_ratio];
         slots.extend(numbers.map(Slot::to_slot));
         match self.kernel {
-            Variant::Sliced => slots.extend([self.slices(args.rows).to_slot()]),
+            Variant::Auto => slots.extend([options(limits).to_slot()]),
             Variant::Origin { decode_max_len, medium_max_len, .. } => {
                 slots.extend([decode_max_len.to_slot(), medium_max_len.to_slot()]);
             }
@@ -210,7 +221,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Argument`]: more rows than the limit or not a multiple of `next_n`, a pitch below `max_len`
-    /// or beyond the address space, a null or misaligned address.
+    /// or beyond the address space, a null or misaligned address, values that the operator does not write.
     pub fn check(&self, args: &TopKArgs) -> Result<(), Error> {
         let limits = &self.limits;
         if args.rows > limits.max_rows {
@@ -226,7 +237,8 @@ impl Plan {
             let help = "pass the distance between rows in elements, or build the operator for shorter rows";
             return Err(Error::argument("pitch", args.pitch, limit, help));
         }
-        let bytes = args.pitch.checked_mul(4 * u64::from(args.rows.max(1)));
+        let bytes_per_score = u64::from(limits.scores.bytes());
+        let bytes = args.pitch.checked_mul(bytes_per_score * u64::from(args.rows.max(1)));
         if bytes.and_then(|bytes| bytes.checked_add(args.scores)).is_none() {
             let limit = format!("small enough for {} rows in 64-bit addresses", args.rows);
             return Err(Error::argument("pitch", args.pitch, limit, "pass the pitch in elements"));
@@ -234,9 +246,17 @@ impl Plan {
         if args.rows == 0 {
             return Ok(());
         }
-        check_address("scores", args.scores)?;
-        check_address("lengths", args.lengths)?;
-        check_address("out", args.out)
+        check_address("scores", args.scores, bytes_per_score)?;
+        check_address("lengths", args.lengths, 4)?;
+        check_address("out", args.out, 4)?;
+        if limits.values {
+            check_address("values", args.values, bytes_per_score)
+        } else if args.values != 0 {
+            let value = format!("{:#x}", args.values);
+            Err(Error::argument("values", value, "0", "build the operator with values"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -279,20 +299,13 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     if let Some(sms) = limits.max_sms {
         in_range("max_sms", sms, 1, MAX_LEN, "pass None to use all multiprocessors")?;
     }
-    for (argument, is_set) in [
-        ("ties", limits.ties != Ties::Any),
-        ("order", limits.order != Order::Any),
-        ("scores", limits.scores != ScoreType::F32),
-        ("values", limits.values),
-    ] {
-        if is_set {
-            return Err(Error::argument(argument, "set", "its default on every path so far", "leave it out"));
-        }
+    if matches!(limits.path, Path::Decode | Path::Medium | Path::Large) {
+        check_defaults(limits)?;
     }
     let longest = match limits.path {
         Path::Trivial => limits.k,
         Path::Resident => kernels::RESIDENT_MAX_LEN.max(limits.k),
-        Path::Decode => kernels::DECODE_MAX_LEN.max(limits.k),
+        Path::Decode => origin::DECODE_MAX_LEN.max(limits.k),
         Path::Auto | Path::Sampled | Path::Medium | Path::Large => MAX_LEN,
     };
     if limits.max_len > longest {
@@ -302,13 +315,40 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_address(argument: &'static str, address: u64) -> Result<(), Error> {
+/// The paths of the origin have no options.
+fn check_defaults(limits: &Limits) -> Result<(), Error> {
+    let defaults = Limits::of(limits.k);
+    let options: [(_, &dyn std::fmt::Display, &dyn std::fmt::Display); 4] = [
+        ("scores", &limits.scores, &defaults.scores),
+        ("ties", &limits.ties, &defaults.ties),
+        ("order", &limits.order, &defaults.order),
+        ("values", &limits.values, &defaults.values),
+    ];
+    for (argument, value, default) in options {
+        if value.to_string() != default.to_string() {
+            let limit = format!("{default} on the path {}", limits.path);
+            return Err(Error::argument(argument, value, limit, "use Path::Auto"));
+        }
+    }
+    Ok(())
+}
+
+/// The bits of the kernel's options.
+fn options(limits: &Limits) -> u32 {
+    use kernels::Options;
+    let lowest = if limits.ties == Ties::LowestIndex { Options::LOWEST_INDICES } else { 0 };
+    let ascending = if limits.order == Order::AscendingIndex { Options::ASCENDING } else { 0 };
+    lowest | ascending
+}
+
+fn check_address(argument: &'static str, address: u64, alignment: u64) -> Result<(), Error> {
     if address == 0 {
         return Err(Error::argument(argument, "null", "a device address", "pass allocated device memory"));
     }
-    if !address.is_multiple_of(4) {
+    if !address.is_multiple_of(alignment) {
         let value = format!("{address:#x}");
-        return Err(Error::argument(argument, value, "aligned to 4 bytes", "pass the address of an element"));
+        let limit = format!("aligned to {alignment} bytes");
+        return Err(Error::argument(argument, value, limit, "pass the address of an element"));
     }
     Ok(())
 }
@@ -335,21 +375,32 @@ mod tests {
     #[test]
     fn rows_are_cut_into_as_many_slices_as_the_device_has_room_for() {
         let plan = plan(limits()).unwrap();
-        for (rows, slices) in [(1, 32), (8, 32), (16, 16), (64, 4), (132, 2), (133, 1), (10_000, 1)] {
+        for (rows, slices, grid) in [
+            (1, 32, 32),
+            (8, 32, 256),
+            (16, 16, 264),
+            (64, 4, 264),
+            (132, 2, 264),
+            (133, 1, 264),
+            (10_000, 1, 264),
+        ] {
             assert_eq!(plan.slices(rows), slices, "{rows} rows");
-            assert_eq!(plan.launch_config(rows).grid, (rows * slices).min(264), "{rows} rows");
+            assert_eq!(plan.launch_config(rows).grid, grid, "{rows} rows");
         }
-        let short = self::plan(Limits { max_len: 16_381, ..limits() }).unwrap();
-        assert_eq!((short.slices(1), short.workspace_bytes()), (1, 0));
+        let short = self::plan(Limits { max_len: 16_384, ..limits() }).unwrap();
+        assert_eq!((short.slices(1), short.launch_config(64).grid, short.workspace_bytes()), (1, 64, 0));
     }
 
     #[test]
     fn state_and_workspace_are_enough_for_every_number_of_rows_with_slices() {
-        for max_rows in [1, 5, 132, 133, 100_000] {
+        for max_rows in [1, 5, 132, 133, 263, 264, 100_000] {
             let plan = plan(Limits { max_rows, ..limits() }).unwrap();
-            let rows = (1..=max_rows).filter(|&rows| plan.slices(rows) > 1).max().unwrap() as usize;
-            assert!(plan.workspace_bytes() >= 4 * sampled::LIST_WORDS as usize * rows);
-            assert!(plan.state_bytes() >= 4 * state::row_words(rows as u32) as usize);
+            let sliced = |rows: &u32| plan.launch_config(*rows).grid > *rows;
+            for rows in (1..=max_rows.min(1000)).filter(sliced) {
+                let grid = plan.launch_config(rows).grid as usize;
+                assert!(plan.workspace_bytes() >= 4 * slab::REGION_WORDS as usize * grid, "{rows} rows");
+                assert!(plan.state_bytes() >= 4 * state::row_words(rows) as usize, "{rows} rows");
+            }
         }
     }
 
@@ -368,7 +419,7 @@ mod tests {
     #[test]
     fn rows_take_the_path_for_their_length() {
         let auto = plan(limits()).unwrap();
-        let paths = [0, 2048, 2049, 16_381, 16_382, u32::MAX].map(|len| auto.path_of(len));
+        let paths = [0, 2048, 2049, 16_377, 16_378, u32::MAX].map(|len| auto.path_of(len));
         let [trivial, resident, sampled] = [Path::Trivial, Path::Resident, Path::Sampled];
         assert_eq!(paths, [trivial, trivial, resident, resident, sampled, sampled]);
         for path in [Path::Medium, Path::Large] {
@@ -427,9 +478,44 @@ mod tests {
             (TopKArgs { scores: 4098, ..good }, "scores is 0x1002, but must be aligned to 4 bytes"),
             (TopKArgs { lengths: 0, ..good }, "lengths is null"),
             (TopKArgs { out: 1, ..good }, "out is 0x1"),
+            (TopKArgs { values: 4096, ..good }, "values is 0x1000, but must be 0"),
         ] {
             let error = plan.check(&bad).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn scores_and_values_are_aligned_to_their_type() {
+        let plan = plan(Limits { scores: ScoreType::Bf16, values: true, ..limits() }).unwrap();
+        let good = TopKArgs { scores: 4098, pitch: 131_072, rows: 4, lengths: 4096, out: 4096, values: 4098 };
+        plan.check(&good).unwrap();
+        for (bad, words) in [
+            (TopKArgs { scores: 4097, ..good }, "scores is 0x1001, but must be aligned to 2 bytes"),
+            (TopKArgs { values: 4097, ..good }, "values is 0x1001, but must be aligned to 2 bytes"),
+            (TopKArgs { values: 0, ..good }, "values is null"),
+        ] {
+            let error = plan.check(&bad).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_that_a_path_does_not_have_are_refused_with_the_path() {
+        for path in [Path::Decode, Path::Medium, Path::Large] {
+            let limits = Limits { path, max_len: 5000, ..limits() };
+            for (bad, words) in [
+                (Limits { scores: ScoreType::F16, ..limits }, "scores is f16, but must be f32"),
+                (Limits { ties: Ties::LowestIndex, ..limits }, "ties is lowest-index, but must be any"),
+                (
+                    Limits { order: Order::AscendingIndex, ..limits },
+                    "order is ascending-index, but must be any",
+                ),
+                (Limits { values: true, ..limits }, "values is true, but must be false"),
+            ] {
+                let error = plan(bad).unwrap_err().to_string();
+                assert!(error.contains(words) && error.contains(path.name()), "{error}");
+            }
         }
     }
 

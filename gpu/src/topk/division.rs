@@ -1,0 +1,134 @@
+//! Which block works on which part of which row.
+//!
+//! With at least as many rows as blocks, each block takes one whole row after the other. With fewer, the blocks
+//! left over are divided among the long rows in proportion to their lengths, from the lengths themselves: a
+//! batch that is long on paper and short in fact, or has one long row among many short ones, still keeps all
+//! blocks busy. Every block computes the same division from the same lengths; nothing is communicated.
+
+use dsa_simt::{Carve, Shared, block, opaque, thread};
+
+use super::bins::THREADS;
+use super::element::Element;
+use super::prefix::Sums;
+use super::{Batch, MIN_SLICE, RESIDENT_PLACES};
+
+/// A block's part of a row.
+#[derive(Clone, Copy)]
+pub struct Part {
+    /// The row.
+    pub row: u32,
+    /// Its valid length.
+    pub len: u32,
+    /// Number of the slice.
+    pub number: u32,
+    /// Slices of the row.
+    pub slices: u32,
+    /// Number of its first slice among the slices of all rows.
+    pub first: u32,
+}
+
+/// What a block works on, in shared memory: the same for all threads, and the registers are wanted.
+#[derive(Clone, Copy)]
+pub struct Desk(Shared<u32>);
+
+/// Instead of the number of a row: there is none for the block.
+const NOTHING: u32 = u32::MAX;
+
+impl Desk {
+    /// Words of shared memory that [`Desk::carve`] takes, a multiple of 4.
+    pub const WORDS: u32 = 8;
+
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`Desk::WORDS`] words.
+    #[inline(always)]
+    pub unsafe fn carve(carve: &mut Carve) -> Self {
+        // SAFETY: passed on to the caller.
+        Self(unsafe { carve.array(Self::WORDS) })
+    }
+
+    #[inline(always)]
+    fn put(self, part: Part) {
+        self.0.set4(0, [part.row, part.len, part.number, part.slices]);
+        self.0.set(4, part.first);
+    }
+
+    /// The block's part, if there is one; after a block barrier.
+    #[inline(always)]
+    pub fn part(self) -> Option<Part> {
+        let [row, len, number, slices] = self.0.get4(0);
+        if row == NOTHING {
+            return None;
+        }
+        Some(Part { row, len, number, slices, first: self.0.get(4) })
+    }
+
+    /// Puts the block's first part on the desk. Collective over the block; a block barrier before it is read.
+    #[inline(always)]
+    pub fn first<E: Element>(self, batch: &Batch<E>, sums: Sums) {
+        let blocks = block::count();
+        if batch.rows >= blocks || batch.max_len <= RESIDENT_PLACES {
+            self.whole(batch, block::index());
+        } else if batch.rows == 1 {
+            if thread::index() == 0 {
+                let (len, number) = (batch.len(0), block::index());
+                let slices = pieces(len).clamp(1, blocks);
+                let row = if number < slices { 0 } else { NOTHING };
+                self.put(Part { row, len, number, slices, first: 0 });
+            }
+        } else {
+            self.divided(batch, blocks, sums);
+        }
+    }
+
+    /// Replaces the block's part by the next one. Collective over the block, between two block barriers.
+    #[inline(always)]
+    pub fn next<E: Element>(self, batch: &Batch<E>) {
+        // Where rows are divided, nobody has more than one part.
+        let row = self.0.get(0) + block::count();
+        block::sync();
+        self.whole(batch, row);
+    }
+
+    /// Puts a whole row on the desk, if there is one of that number.
+    #[inline(always)]
+    fn whole<E: Element>(self, batch: &Batch<E>, row: u32) {
+        if thread::index() == 0 {
+            let (row, len) = if row < batch.rows { (row, batch.len(row)) } else { (NOTHING, 0) };
+            self.put(Part { row, len, number: 0, slices: 1, first: row });
+        }
+    }
+
+    /// Divides the blocks among fewer rows.
+    #[inline(always)]
+    fn divided<E: Element>(self, batch: &Batch<E>, blocks: u32, sums: Sums) {
+        // A row to a thread: there are fewer rows than blocks, and at most as many blocks as threads.
+        let row = opaque(thread::index());
+        let exists = row < batch.rows;
+        let len = if exists { batch.len(row) } else { 0 };
+        let own = pieces(len);
+        let (_, [all]) = sums.before([own]);
+        if thread::index() == 0 {
+            self.0.set(0, NOTHING);
+        }
+        block::sync();
+        // At most 512 blocks and 2^19 pieces: the product fits in 32 bits. Rounded down, so that the sum over
+        // the rows is at most the number of blocks.
+        let extra = if own > 0 { (blocks - batch.rows) * own / all } else { 0 };
+        let slices = if exists { (1 + extra).min(own.max(1)) } else { 0 };
+        let ([first], _) = sums.before([slices]);
+        let number = block::index().wrapping_sub(first);
+        if number < slices {
+            self.put(Part { row, len, number, slices, first });
+        }
+    }
+}
+
+/// Pieces that a row can be cut into: what is longer than a block keeps in registers, by the shortest slice
+/// that is worth a block. Zero for shorter rows.
+#[inline(always)]
+fn pieces(len: u32) -> u32 {
+    const { assert!(THREADS as u64 * (i32::MAX as u64 / MIN_SLICE as u64 + 1) <= u32::MAX as u64) };
+    if len > RESIDENT_PLACES { len.div_ceil(MIN_SLICE) } else { 0 }
+}

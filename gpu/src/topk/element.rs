@@ -1,0 +1,163 @@
+//! The types of scores: how a row of them is read, compared and copied.
+//!
+//! Every score is selected by the number it stands for, as an f32: widening is exact and monotone, so that the
+//! paths have one kind of key.
+
+use dsa_simt::{Global, Halves, f16_to_f32, half_pair};
+
+/// Words of a vector: 16 bytes, the widest access.
+pub const VECTOR_WORDS: u32 = 4;
+
+/// A type of scores.
+pub trait Element: Copy {
+    /// What a kernel's pointer to scores points to.
+    type Raw: Copy;
+    /// Some scores in device memory.
+    type Array: Copy;
+    /// Scores in a 32-bit word, the first in the low bits.
+    const PER_WORD: u32;
+    /// Scores in a vector.
+    const PER_VECTOR: u32 = VECTOR_WORDS * Self::PER_WORD;
+    /// A word of NaN, which no comparison selects.
+    const NO_SCORES: u32;
+
+    /// The `len` scores at `start`.
+    ///
+    /// # Safety
+    /// As for [`Global::from_raw`], but that `start` is aligned to a score.
+    unsafe fn array(start: *const Self::Raw, len: usize) -> Self::Array;
+    /// Number of scores.
+    fn len(array: Self::Array) -> u32;
+    /// Byte address of the first score.
+    fn address(array: Self::Array) -> usize;
+    /// The vector that begins with score `index`, at an address aligned to 16.
+    fn vector(array: Self::Array, index: u32) -> [u32; 4];
+    /// A word whose lowest score is score `index`.
+    fn word(array: Self::Array, index: u32) -> u32;
+    /// Score `number` of a word.
+    fn score(word: u32, number: u32) -> f32;
+    /// Pair `number` of the half-precision values of a vector's scores, made ready for ordering
+    /// ([`half_pair`]).
+    fn pair(vector: [u32; 4], number: u32) -> u32;
+    /// Copies score `index` of `from` to place `position` of `to`.
+    fn copy(from: Self::Array, index: u32, to: Self::Array, position: u32);
+    /// Writes the negative infinity to place `position` of `to`.
+    fn clear(to: Self::Array, position: u32);
+}
+
+/// `f32`.
+#[derive(Clone, Copy)]
+pub struct F32;
+
+impl Element for F32 {
+    type Raw = f32;
+    type Array = Global<f32>;
+    const PER_WORD: u32 = 1;
+    const NO_SCORES: u32 = 0x7fc0_0000;
+
+    #[inline(always)]
+    unsafe fn array(start: *const f32, len: usize) -> Global<f32> {
+        // SAFETY: passed on to the caller.
+        unsafe { Global::from_raw(start, len) }
+    }
+    #[inline(always)]
+    fn len(array: Global<f32>) -> u32 {
+        array.len() as u32
+    }
+    #[inline(always)]
+    fn address(array: Global<f32>) -> usize {
+        array.address()
+    }
+    #[inline(always)]
+    fn vector(array: Global<f32>, index: u32) -> [u32; 4] {
+        array.get4_readonly(index as usize).map(f32::to_bits)
+    }
+    #[inline(always)]
+    fn word(array: Global<f32>, index: u32) -> u32 {
+        array.get_readonly(index as usize).to_bits()
+    }
+    #[inline(always)]
+    fn score(word: u32, _number: u32) -> f32 {
+        f32::from_bits(word)
+    }
+    #[inline(always)]
+    fn pair(vector: [u32; 4], number: u32) -> u32 {
+        let first = 2 * number as usize;
+        half_pair(f32::from_bits(vector[first]), f32::from_bits(vector[first + 1]))
+    }
+    #[inline(always)]
+    fn copy(from: Global<f32>, index: u32, to: Global<f32>, position: u32) {
+        to.set(position as usize, from.get_readonly(index as usize));
+    }
+    #[inline(always)]
+    fn clear(to: Global<f32>, position: u32) {
+        to.set(position as usize, f32::NEG_INFINITY);
+    }
+}
+
+/// What the 16-bit types have in common: all but the bits of their numbers.
+macro_rules! sixteen_bits {
+    ($(#[doc = $doc:expr])* $name:ident, nan = $nan:literal, negative_infinity = $lowest:literal, score($word:ident, $number:ident) = $score:expr) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy)]
+        pub struct $name;
+
+        impl Element for $name {
+            type Raw = u16;
+            type Array = Halves;
+            const PER_WORD: u32 = 2;
+            const NO_SCORES: u32 = $nan * 0x1_0001;
+
+            #[inline(always)]
+            unsafe fn array(start: *const u16, len: usize) -> Halves {
+                // SAFETY: passed on to the caller.
+                unsafe { Halves::from_raw(start, len) }
+            }
+            #[inline(always)]
+            fn len(array: Halves) -> u32 {
+                array.len() as u32
+            }
+            #[inline(always)]
+            fn address(array: Halves) -> usize {
+                array.address()
+            }
+            #[inline(always)]
+            fn vector(array: Halves, index: u32) -> [u32; 4] {
+                array.get8_readonly(index as usize)
+            }
+            #[inline(always)]
+            fn word(array: Halves, index: u32) -> u32 {
+                u32::from(array.get_readonly(index as usize))
+            }
+            #[inline(always)]
+            fn score($word: u32, $number: u32) -> f32 {
+                $score
+            }
+            #[inline(always)]
+            fn pair(vector: [u32; 4], number: u32) -> u32 {
+                let word = vector[number as usize];
+                half_pair(Self::score(word, 0), Self::score(word, 1))
+            }
+            #[inline(always)]
+            fn copy(from: Halves, index: u32, to: Halves, position: u32) {
+                to.set(position as usize, from.get_readonly(index as usize));
+            }
+            #[inline(always)]
+            fn clear(to: Halves, position: u32) {
+                to.set(position as usize, $lowest);
+            }
+        }
+    };
+}
+
+sixteen_bits! {
+    /// IEEE half precision.
+    F16, nan = 0x7e00, negative_infinity = 0xfc00,
+    score(word, number) = f16_to_f32((word >> (16 * number)) as u16)
+}
+
+sixteen_bits! {
+    /// The upper half of an f32.
+    Bf16, nan = 0x7fc0, negative_infinity = 0xff80,
+    score(word, number) = f32::from_bits(if number == 0 { word << 16 } else { word & 0xffff_0000 })
+}

@@ -1,0 +1,54 @@
+//! Sums over the threads of a block that come before a thread.
+
+use dsa_simt::{Carve, Shared, block, thread, warp};
+
+use super::bins::THREADS;
+use super::histogram::inclusive_sum;
+
+const WARPS: u32 = THREADS / warp::SIZE;
+/// Sums that can be asked for at once.
+const AT_ONCE: u32 = 2;
+
+/// The sums of the warps of a block of [`THREADS`] threads.
+#[derive(Clone, Copy)]
+pub struct Sums(Shared<u32>);
+
+impl Sums {
+    /// Words of shared memory that [`Sums::carve`] takes.
+    pub const WORDS: u32 = AT_ONCE * WARPS;
+
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`Sums::WORDS`] words.
+    #[inline(always)]
+    pub unsafe fn carve(carve: &mut Carve) -> Self {
+        // SAFETY: passed on to the caller.
+        Self(unsafe { carve.array(Self::WORDS) })
+    }
+
+    /// For each of `values`, its sum over the threads before this one, and over all.
+    ///
+    /// Collective over the block: one barrier, and another before the next call.
+    #[inline(always)]
+    pub fn before<const N: usize>(self, values: [u32; N]) -> ([u32; N], [u32; N]) {
+        const { assert!(N <= AT_ONCE as usize && WARPS <= warp::SIZE) };
+        let (lane, warp) = (thread::lane(), thread::warp());
+        let mut before = [0; N];
+        for i in 0..N {
+            let sum = inclusive_sum(values[i]);
+            before[i] = sum - values[i];
+            if lane == warp::SIZE - 1 {
+                self.0.set(i as u32 * WARPS + warp, sum);
+            }
+        }
+        block::sync();
+        let mut totals = [0; N];
+        for i in 0..N {
+            let sum = if lane < WARPS { self.0.get(i as u32 * WARPS + lane) } else { 0 };
+            before[i] += warp::reduce_add(warp::ALL, if lane < warp { sum } else { 0 });
+            totals[i] = warp::reduce_add(warp::ALL, sum);
+        }
+        (before, totals)
+    }
+}
