@@ -251,6 +251,24 @@ impl Machine for Ptx {
     }
 
     #[inline(always)]
+    fn wait_for_earlier_launches() {
+        // Takes memory as written, so that no access moves above it; but see `global_load_readonly`.
+        #[cfg(feature = "sm_90")]
+        // SAFETY: the instruction takes no operands.
+        unsafe {
+            asm!("griddepcontrol.wait;", options(nostack))
+        }
+    }
+    #[inline(always)]
+    fn let_later_launches_start() {
+        #[cfg(feature = "sm_90")]
+        // SAFETY: the instruction takes no operands.
+        unsafe {
+            asm!("griddepcontrol.launch_dependents;", options(nostack))
+        }
+    }
+
+    #[inline(always)]
     fn block_barrier() {
         unsafe { barrier_sync(0) }
     }

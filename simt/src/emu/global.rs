@@ -24,6 +24,9 @@ struct Kind {
 fn access(cx: &mut Context, address: usize, words: usize, kind: Kind, place: Place) -> *mut u32 {
     let bytes = words * 4;
     let window = find(cx, address, bytes, place);
+    if cx.launch.overlap && !cx.thread().waited {
+        too_early(cx, address, kind.access, place);
+    }
     let first = (address - window.start) / 4;
     for index in first..first + words {
         // SAFETY: the window holds a state for each of its words.
@@ -95,6 +98,14 @@ fn read_only_written(cx: &mut Context, address: usize, this: Access, place: Plac
     // SAFETY: as in `find_slowly`.
     let target = unsafe { &*cx.registry }.target(address);
     cx.raise(FaultKind::ReadOnlyWritten { target, this }, place, None);
+}
+
+#[cold]
+#[inline(never)]
+fn too_early(cx: &mut Context, address: usize, this: Access, place: Place) -> ! {
+    // SAFETY: as in `find_slowly`.
+    let target = unsafe { &*cx.registry }.target(address);
+    cx.raise(FaultKind::TooEarly { target, this }, place, None);
 }
 
 fn plain(access: Access) -> Kind {
