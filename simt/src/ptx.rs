@@ -252,7 +252,9 @@ impl Machine for Ptx {
 
     #[inline(always)]
     fn wait_for_earlier_launches() {
-        // Takes memory as written, so that no access moves above it; but see `global_load_readonly`.
+        // The compiler takes memory for written here: no access moves above it. Only loads of the read-only
+        // path could, which it takes for functions of their address: the golden checks look for accesses
+        // above the wait in the machine code.
         #[cfg(feature = "sm_90")]
         // SAFETY: the instruction takes no operands.
         unsafe {

@@ -41,7 +41,7 @@ pub mod state;
 pub mod team;
 pub mod trivial;
 
-use dsa_simt::{Carve, Global, Shared, block, thread};
+use dsa_simt::{Carve, Global, Shared, block, grid, thread};
 
 use coarse::BlockScratch;
 use large::SliceScratch;
@@ -274,6 +274,11 @@ const SAMPLED_BYTES: u32 = 4 * (list::WORDS + Notes::WORDS);
 /// See [`topk_f32`](crate::topk_f32).
 #[inline(always)]
 pub unsafe fn run(batch: Batch, slices: u32, state: *mut u32, workspace: *mut u32) {
+    // The launch may overlap the one before it on the stream, which may be of the same operator: state and
+    // workspace are used by one launch at a time, and the scores may be what that one writes. So nothing in
+    // global memory is touched before it has ended, and the next one starts no earlier than that.
+    grid::wait_for_earlier();
+    grid::let_later_start();
     let mut carve = Carve::dynamic();
     // SAFETY: the launch has `shared_bytes(max_len)` of shared memory.
     let scratch = unsafe { Scratch::carve(&mut carve) };
