@@ -178,6 +178,9 @@ typedef struct dsa_topk_config {
     uint32_t values;         /* 1: launches also write the selected scores */
     uint32_t path;           /* enum dsa_path */
     uint32_t max_sms;        /* most multiprocessors that a launch may take; 0 is all */
+    uint32_t no_overlap;     /* 1: launches start only when the launch before them has ended. With 0, on devices
+                              * and drivers that can, they start while it is still running, and wait for its
+                              * end before they touch device memory */
 } dsa_topk_config;
 
 /* An operator. It owns device memory, a few kilobytes to a few megabytes, that every launch leaves zero. */

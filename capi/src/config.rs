@@ -35,6 +35,8 @@ pub struct CConfig {
     pub path: u32,
     /// Most multiprocessors; 0 is all.
     pub max_sms: u32,
+    /// Whether launches start only after the launch before them on the stream has ended.
+    pub no_overlap: u32,
 }
 
 /// Bytes of this version's struct.
@@ -114,6 +116,7 @@ impl CConfig {
             values: meaning("config->values", self.values, FLAGS)?,
             path: meaning("config->path", self.path, PATHS)?,
             max_sms: Some(self.max_sms).filter(|&multiprocessors| multiprocessors > 0),
+            overlap: !meaning("config->no_overlap", self.no_overlap, FLAGS)?,
             ..Limits::of(self.k)
         })
     }
@@ -144,6 +147,7 @@ mod tests {
         values: 0,
         path: 0,
         max_sms: 0,
+        no_overlap: 0,
     };
 
     fn read_bytes(words: &[u32]) -> Result<CConfig, Failure> {
@@ -172,6 +176,7 @@ mod tests {
             order: 1,
             values: 1,
             max_sms: 7,
+            no_overlap: 1,
             ..GOOD
         };
         let expected = Limits {
@@ -184,6 +189,7 @@ mod tests {
             order: Order::AscendingIndex,
             values: true,
             max_sms: Some(7),
+            overlap: false,
             ..Limits::of(2048)
         };
         assert_eq!(full.limits().unwrap(), expected);
@@ -213,6 +219,7 @@ mod tests {
             (CConfig { ties: 2, ..GOOD }, "config->ties is 2, but must be 0..=1"),
             (CConfig { order: 9, ..GOOD }, "config->order is 9"),
             (CConfig { values: 2, ..GOOD }, "config->values is 2"),
+            (CConfig { no_overlap: 2, ..GOOD }, "config->no_overlap is 2, but must be 0..=1"),
             (CConfig { path: 99, ..GOOD }, "config->path is 99, but must be 0..=6"),
         ] {
             let error = bad.limits().unwrap_err().to_string();
@@ -228,9 +235,14 @@ mod tests {
         assert_eq!((config.size, config.k, config.max_sms), (64, 5, 3));
         words[13] = 0x700;
         let error = read_bytes(&words).unwrap_err().to_string();
-        assert!(error.contains("config is 0x7 at byte 53, but must be zero from byte 48 on"), "{error}");
+        assert!(error.contains("config is 0x7 at byte 53, but must be zero from byte 52 on"), "{error}");
+        words[0] = 52;
+        words[12] = 1;
+        assert_eq!(read_bytes(&words).unwrap().no_overlap, 1);
+        // The first version ends before that field: what lies there is not the struct's.
         words[0] = 48;
-        assert_eq!(read_bytes(&words).unwrap().k, 5);
+        let first = read_bytes(&words).unwrap();
+        assert_eq!((first.k, first.max_sms, first.no_overlap), (5, 3, 0));
     }
 
     #[test]

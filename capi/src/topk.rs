@@ -49,7 +49,8 @@ pub unsafe extern "C" fn dsa_topk_create(
             .ties(limits.ties)
             .order(limits.order)
             .values(limits.values)
-            .path(limits.path);
+            .path(limits.path)
+            .overlap(limits.overlap);
         if let Some(multiprocessors) = limits.max_sms {
             builder = builder.max_sms(multiprocessors);
         }

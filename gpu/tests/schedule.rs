@@ -2,9 +2,9 @@
 
 use std::sync::Mutex;
 
-use dsa_kernels_gpu::topk::schedule::{self, Desk, Survey};
 use dsa_kernels_gpu::topk::Batch;
 use dsa_kernels_gpu::topk::origin::{Problem, THREADS};
+use dsa_kernels_gpu::topk::schedule::{self, Desk, Survey};
 use dsa_simt::emu::{Launch, Memory, run_closure};
 use dsa_simt::{Carve, block, thread};
 

@@ -19,12 +19,20 @@ pub struct LaunchConfig {
     pub shared_bytes: u32,
     /// Launch only if all blocks are resident at once, so that they may wait for each other.
     pub cooperative: bool,
+    /// May start while the launch before it on the stream is still running; only for kernels that call wait
+    /// (`dsa_simt::grid::wait_for_earlier`) before they touch global memory.
+    ///
+    /// A permission: the launch overlaps on devices of compute capability 9.0 and later with a driver for
+    /// CUDA 12.3 or later, if its PTX is for `sm_90` or later and waits (older PTX cannot) and it is not
+    /// cooperative. Otherwise it starts when the launch before it has ended. The emulator runs one launch
+    /// after the other, but reports a thread that does not wait.
+    pub overlap: bool,
 }
 
 impl LaunchConfig {
-    /// `grid` blocks of `block` threads, without clusters, shared memory and cooperation.
+    /// `grid` blocks of `block` threads, without clusters, shared memory, cooperation and overlap.
     pub const fn new(grid: u32, block: u32) -> Self {
-        Self { grid, block, cluster: 1, shared_bytes: 0, cooperative: false }
+        Self { grid, block, cluster: 1, shared_bytes: 0, cooperative: false, overlap: false }
     }
 
     /// With `shared_bytes` bytes of dynamic shared memory for each block.
@@ -43,6 +51,13 @@ impl LaunchConfig {
     #[must_use]
     pub const fn with_cooperative(self, cooperative: bool) -> Self {
         Self { cooperative, ..self }
+    }
+
+    /// As a launch that may start while the launch before it on the stream is still running: only for
+    /// kernels that wait before they touch global memory, see [`overlap`](Self::overlap).
+    #[must_use]
+    pub const fn with_overlap(self, overlap: bool) -> Self {
+        Self { overlap, ..self }
     }
 }
 
@@ -97,7 +112,8 @@ impl Kernel {
     ///
     /// # Safety
     /// The slots satisfy the kernel's documentation, until the launch has run; if `stream` is being
-    /// captured, until the last replay has run.
+    /// captured, until the last replay has run. With [`LaunchConfig::overlap`], every thread of the kernel
+    /// waits for earlier launches before it touches global memory.
     ///
     /// # Errors
     /// [`Error::Argument`] when the configuration is outside the limits of the kernel or the device or

@@ -209,3 +209,29 @@ fn statistics_add_up_until_they_are_taken() {
     assert_eq!(statistics.global_written_bytes, 3 * 400);
     assert_eq!(device.emulator_statistics().unwrap().global_read_bytes, 0);
 }
+
+#[test]
+fn a_kernel_that_does_not_wait_is_reported_by_the_emulator_and_does_not_overlap_on_a_gpu() {
+    for device in devices() {
+        let kernel = device.load_kernel(&module(), "increment").unwrap();
+        let stream = device.stream().unwrap();
+        let data = device.upload(&[0u32; 256]).unwrap();
+        let config = LaunchConfig::new(1, 256).with_overlap(true);
+        for launch in 1..=100 {
+            // SAFETY: `data` holds 256 words and lives until the download has waited for the launch. The kernel
+            // does not wait for earlier launches, which the emulator reports; the PTX is for an architecture
+            // that cannot, so that no GPU runs them at the same time.
+            let launched = unsafe {
+                kernel.launch(&stream, &config, &[data.address(), 256u32.to_slot(), 1u32.to_slot()])
+            };
+            if device.properties().backend == Backend::Emulator {
+                let report = launched.unwrap_err().to_string();
+                assert!(report.contains("plain read before `grid::wait_for_earlier`"), "{report}");
+                break;
+            }
+            launched.unwrap_or_else(|error| panic!("launch {launch}: {error}"));
+        }
+        let launches = if device.properties().backend == Backend::Emulator { 0 } else { 100 };
+        assert_eq!(data.download().unwrap(), [launches; 256]);
+    }
+}

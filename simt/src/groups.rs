@@ -1,4 +1,4 @@
-//! The groups a thread belongs to: itself, its warp, its block, its cluster.
+//! The groups a thread belongs to: itself, its warp, its block, its cluster, its grid.
 
 /// This thread.
 pub mod thread {
@@ -180,5 +180,35 @@ pub mod cluster {
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     pub fn sync() {
         Active::cluster_barrier();
+    }
+}
+
+/// The launch this thread belongs to, among the launches of its stream.
+///
+/// A launch that is told to overlap may start while the one before it still runs. What it does until
+/// [`wait_for_earlier`](grid::wait_for_earlier) runs beside the tail of that one.
+pub mod grid {
+    use crate::{Active, Machine};
+
+    /// Waits until the launches before this one have completed, and what they wrote is visible.
+    ///
+    /// In a launch that may overlap the one before it, every thread calls this before it touches global
+    /// memory, also to write: the launch before may still read what this one would overwrite. In other
+    /// launches, and in PTX for compute capabilities below 9.0, it does nothing.
+    #[inline(always)]
+    pub fn wait_for_earlier() {
+        Active::wait_for_earlier_launches();
+    }
+
+    /// Lets the next launch start if it may overlap this one; without it, that starts when this one ends.
+    ///
+    /// It starts when all blocks have called this or ended, and takes its share of the multiprocessors from
+    /// then on. Orders no memory: the next launch sees what this one writes when it has waited.
+    ///
+    /// Only after [`wait_for_earlier`]: then at most two launches are under way, and a launch that has
+    /// waited for the one before it has waited for all earlier ones.
+    #[inline(always)]
+    pub fn let_later_start() {
+        Active::let_later_launches_start();
     }
 }

@@ -7,6 +7,7 @@
 //! | module or type | what |
 //! |---|---|
 //! | [`thread`], [`block`], [`warp`], [`cluster`] | who am I, barriers, votes, shuffles, reductions |
+//! | [`grid`] | overlapping the launch before and the one after |
 //! | [`Global`], [`Halves`] | device memory: plain, read-only, 16-byte and atomic accesses; 16-bit elements |
 //! | [`Shared`], [`Carve`] | a block's dynamic shared memory, carved into typed regions |
 //! | [`fence`], [`spin_hint`], [`opaque`] | ordering, waiting, a hint |
@@ -35,7 +36,7 @@ mod ptx;
 
 pub use entry::{Entry, Parameter, Slot};
 pub use global::{Global, Halves};
-pub use groups::{block, cluster, thread, warp};
+pub use groups::{block, cluster, grid, thread, warp};
 pub use machine::{AtomicOp, Machine, Order, Scope, Shuffle, Space};
 pub use shared::{Carve, Remote, Shared};
 

@@ -1,8 +1,9 @@
 //! The primitives a backend provides. Everything else in this crate is written in terms of them.
 //!
 //! Kernels do not call this trait; they call the modules [`thread`](crate::thread),
-//! [`block`](crate::block), [`warp`](crate::warp), [`cluster`](crate::cluster) and the memory types
-//! [`Global`](crate::Global) and [`Shared`](crate::Shared), which forward to [`Active`](crate::Active).
+//! [`block`](crate::block), [`warp`](crate::warp), [`cluster`](crate::cluster), [`grid`](crate::grid) and
+//! the memory types [`Global`](crate::Global) and [`Shared`](crate::Shared), which forward to
+//! [`Active`](crate::Active).
 //! A new backend is one implementation of this trait: the compiler lists what is missing.
 //!
 //! All memory is accessed as 32-bit words, alone or four at a time; in device memory there are also half-words,
@@ -89,6 +90,12 @@ pub trait Machine {
     fn cluster_rank() -> u32;
     /// Number of blocks of a cluster.
     fn cluster_size() -> u32;
+
+    /// Waits until the launches that this one overlaps have completed and what they wrote is visible to this
+    /// thread. Nothing where launches do not overlap.
+    fn wait_for_earlier_launches();
+    /// Allows the next launch to start, once every block of this one has said so or ended.
+    fn let_later_launches_start();
 
     /// Waits for all threads of the block; orders their shared and global accesses among them.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]

@@ -251,6 +251,26 @@ impl Machine for Ptx {
     }
 
     #[inline(always)]
+    fn wait_for_earlier_launches() {
+        // The compiler takes memory for written here: no access moves above it. Only loads of the read-only
+        // path could, which it takes for functions of their address: the golden checks look for accesses
+        // above the wait in the machine code.
+        #[cfg(feature = "sm_90")]
+        // SAFETY: the instruction takes no operands.
+        unsafe {
+            asm!("griddepcontrol.wait;", options(nostack))
+        }
+    }
+    #[inline(always)]
+    fn let_later_launches_start() {
+        #[cfg(feature = "sm_90")]
+        // SAFETY: the instruction takes no operands.
+        unsafe {
+            asm!("griddepcontrol.launch_dependents;", options(nostack))
+        }
+    }
+
+    #[inline(always)]
     fn block_barrier() {
         unsafe { barrier_sync(0) }
     }

@@ -4,7 +4,9 @@ mod common;
 
 use common::{Line, Words, always_faulty, global_index, here, lines, shared};
 use dsa_simt::emu::{Access, Fault, FaultKind, Launch, Memory, Statistics, Target, run_closure};
-use dsa_simt::{AtomicOp, Carve, Order, Scope, Shared, Space, cluster, spin_hint, thread, warp};
+use dsa_simt::{
+    AtomicOp, Carve, Global, Order, Scope, Shared, Space, block, cluster, grid, spin_hint, thread, warp,
+};
 
 const ALL: u32 = warp::ALL;
 
@@ -283,5 +285,40 @@ fn writing_what_is_read_through_the_read_only_path_is_reported() {
         })
     }) {
         assert!(matches!(fault.kind, FaultKind::ReadOnlyWritten { this: Access::ReadOnly, .. }), "{fault}");
+    }
+}
+
+#[test]
+fn global_memory_touched_before_the_wait_for_earlier_launches_is_reported() {
+    type Act = fn(Global<u32>);
+    let acts: [(Act, Access); 6] = [
+        (|words| _ = words.get(1), Access::Read),
+        (|words| _ = words.get_readonly(1), Access::ReadOnly),
+        (|words| words.set(1, 7), Access::Write),
+        (|words| _ = words.atomic_load(1, Order::Relaxed, Scope::Device), Access::AtomicRead),
+        (|words| words.atomic_store(1, 7, Order::Relaxed, Scope::Device), Access::AtomicWrite),
+        (|words| words.reduce(AtomicOp::Add, 1, 7), Access::AtomicUpdate),
+    ];
+    for (act, access) in acts {
+        let launch = Launch::new(3, 64).with_resident_blocks(1).with_overlap(true);
+        for fault in always_faulty(&launch, |memory, launch| {
+            let words = Words::zeroed(memory, 4, "words");
+            run_closure(memory, "early", launch, || {
+                // One thread forgets it: that others have waited is no excuse.
+                if block::index() != 1 || thread::index() != 40 {
+                    grid::wait_for_earlier();
+                } else {
+                    act(words.global());
+                }
+            })
+        }) {
+            let target = Target::Global { label: "words".into(), offset: 4, bytes: 16 };
+            assert_eq!(fault.kind, FaultKind::TooEarly { target, this: access });
+            assert_eq!((fault.block, fault.thread), (1, 40));
+            lines(&fault);
+            let text = fault.to_string();
+            assert!(text.contains(&format!("{access} before `grid::wait_for_earlier`")), "{text}");
+            assert!(text.contains("words") && text.contains(", overlapping"), "{text}");
+        }
     }
 }

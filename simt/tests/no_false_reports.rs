@@ -4,7 +4,7 @@ mod common;
 
 use common::{Words, always_clean, global_index, shared};
 use dsa_simt::emu::{Launch, Preemption, run_closure};
-use dsa_simt::{AtomicOp, Order, Scope, block, cluster, fence, spin_hint, thread, warp};
+use dsa_simt::{AtomicOp, Order, Scope, block, cluster, fence, grid, spin_hint, thread, warp};
 
 const ALL: u32 = warp::ALL;
 
@@ -215,6 +215,35 @@ fn threads_may_end_at_different_times_after_the_last_barrier() {
             }
             warp::sync(0xaaaa_aaaa);
             out.global().set(global_index(), words.get(t - 1));
+        })
+    });
+}
+
+#[test]
+fn a_launch_that_overlaps_may_use_shared_memory_before_its_wait_and_global_memory_after() {
+    let launch = Launch::new(5, 96).with_shared_bytes(384).with_resident_blocks(2).with_overlap(true);
+    always_clean(&launch, |memory, launch| {
+        let words = Words::zeroed(memory, 5 * 96, "words");
+        run_closure(memory, "waits", launch, || {
+            let (shared, t) = (shared(96), thread::index());
+            shared.set(95 - t, t);
+            block::sync();
+            grid::wait_for_earlier();
+            grid::let_later_start();
+            let words = words.global();
+            words.set(global_index(), words.get(global_index()) + shared.get(t));
+            words.atomic(AtomicOp::Add, 0, 1, Order::Relaxed, Scope::Device);
+        })
+    });
+}
+
+#[test]
+fn a_launch_that_does_not_overlap_need_not_wait() {
+    always_clean(&Launch::new(3, 32), |memory, launch| {
+        let words = Words::zeroed(memory, 3 * 32, "words");
+        run_closure(memory, "plain", launch, || {
+            let word = words.global().get(global_index());
+            words.global().set(global_index(), word + 1);
         })
     });
 }

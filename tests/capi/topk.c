@@ -270,6 +270,8 @@ static void selects_exactly(void) {
     config.compress_ratio = 4;
     config.max_sms = 2;
     run(&config, 6, 9001, 1);
+    config.no_overlap = 1;
+    run(&config, 6, 9001, 1);
     config = config_of(2048, 3, 40000);
     run(&config, 3, 40000, 0);
     config = config_of(50, 2, 5000);
@@ -355,6 +357,7 @@ static void refuses_bad_configs(void) {
         {offsetof(dsa_topk_config, ties), 2, "config->ties is 2", "0..=1"},
         {offsetof(dsa_topk_config, order), 2, "config->order is 2", "0..=1"},
         {offsetof(dsa_topk_config, values), 2, "config->values is 2", "0..=1"},
+        {offsetof(dsa_topk_config, no_overlap), 2, "config->no_overlap is 2", "0..=1"},
         {offsetof(dsa_topk_config, path), 99, "config->path is 99", "0..="},
         {offsetof(dsa_topk_config, path), DSA_PATH_TRIVIAL, "max_len is 20000", "trivial"},
         {offsetof(dsa_topk_config, path), DSA_PATH_DECODE, "max_len is 20000", "decode"},
@@ -366,7 +369,7 @@ static void refuses_bad_configs(void) {
     dsa_topk_config config = config_of(10, 2, 20000);
     dsa_topk *topk = NULL;
     size_t i;
-    CHECK(sizeof config == 48);
+    CHECK(sizeof config == 52);
     for (i = 0; i < sizeof bad / sizeof *bad; i++) {
         dsa_topk_config wrong = config;
         memcpy((char *)&wrong + bad[i].field, &bad[i].value, 4);
@@ -381,7 +384,7 @@ static void refuses_bad_configs(void) {
     larger.config = config;
     larger.config.size = sizeof larger;
     larger.later[3] = 1;
-    REFUSED(dsa_topk_create(device, &larger.config, &topk), DSA_INVALID_ARGUMENT, "at byte 60", "later version");
+    REFUSED(dsa_topk_create(device, &larger.config, &topk), DSA_INVALID_ARGUMENT, "at byte 64", "later version");
     CHECK(topk == NULL);
     larger.later[3] = 0;
     OK(dsa_topk_create(device, &larger.config, &topk));

@@ -1,6 +1,7 @@
-//! Two operators, two streams, one device.
+//! Two operators, two streams, one device; launches that overlap on one stream.
 
-use dsa_kernels::Graph;
+use dsa_kernels::{Error, Graph, LaunchConfig, Stream};
+use dsa_kernels_tests::backend;
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 
@@ -81,4 +82,62 @@ fn a_borrowed_stream_works_like_an_owned_one() {
     selector.enqueue_on(&borrowed, &placed).unwrap();
     borrowed.synchronize().unwrap();
     selector.verify(&batch, &placed).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn launches_that_overlap_see_what_the_launch_before_wrote() {
+    let device = device(57);
+    let kernel = device.load_kernel(&backend::probe(), "probe_overlapping").unwrap();
+    let stream = device.stream().unwrap();
+    // One word for each thread, then many; few blocks beside which the next launch has room, then many.
+    for (grid, block, len) in
+        [(1, 32, 32), (7, 96, scaled(3_000, 1_000_000)), (scaled(40, 5_000), 64, scaled(2_560, 320_000))]
+    {
+        let start: Vec<u32> = (0..len).collect();
+        let buffers = [device.upload(&start).unwrap(), device.alloc(len as usize).unwrap()];
+        let config = LaunchConfig::new(grid, block).with_overlap(true);
+        // An even number: the last launch writes where the first one reads.
+        let launches = scaled(4, 100);
+        let chain = |stream: &Stream| -> Result<(), Error> {
+            for number in 0..launches {
+                let [from, to] = [number % 2, 1 - number % 2].map(|which| buffers[which].address());
+                // SAFETY: the buffers have `len` words and live until the result has been read; each launch
+                // waits for the one before.
+                unsafe { kernel.launch(stream, &config, &[from, to, u64::from(len)]) }?;
+            }
+            Ok(())
+        };
+        let check = |additions: usize, what: &str| {
+            stream.synchronize().unwrap_or_else(|error| panic!("{what}: {error}"));
+            let words = buffers[0].download().unwrap();
+            let wrong = (0..len).find(|&i| words[i as usize] != i + additions as u32);
+            if let Some(i) = wrong {
+                panic!("{what}, grid {grid}: word {i} is {}, not {i} + {additions}", words[i as usize]);
+            }
+        };
+        chain(&stream).unwrap();
+        check(launches, "launched");
+        let graph = Graph::capture(&stream, chain).unwrap();
+        let replays = scaled(2, 20);
+        for _ in 0..replays {
+            graph.launch(&stream).unwrap();
+        }
+        check(launches * (1 + replays), "replayed");
+    }
+}
+
+#[test]
+fn an_operator_that_may_not_overlap_gives_the_same_rows() {
+    let device = device(58);
+    let batch = build(BatchSpec::full(Distribution::Normal, 58, scaled(20_000, 200_000), 2));
+    for overlap in [true, false] {
+        let mut selector = selector(&device, 300, &batch.spec, |builder| builder.overlap(overlap));
+        assert_eq!(selector.topk.plan().launch_config(2).overlap, overlap);
+        let placed: Vec<_> = (0..scaled(2, 20)).map(|_| selector.place(&batch).unwrap()).collect();
+        // One after the other on the same state and workspace.
+        placed.iter().for_each(|placed| selector.enqueue(placed).unwrap());
+        for placed in &placed {
+            selector.verify(&batch, placed).unwrap_or_else(|error| panic!("overlap {overlap}: {error}"));
+        }
+    }
 }

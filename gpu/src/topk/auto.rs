@@ -3,7 +3,7 @@
 //! A block takes its part of a row ([`division`](super::division)), stages the output row in shared memory by one
 //! of the paths, and writes it. Blocks never wait for each other.
 
-use dsa_simt::{Carve, Global, Shared, block, opaque, thread};
+use dsa_simt::{Carve, Global, Shared, block, grid, opaque, thread};
 
 use super::bins::THREADS;
 use super::division::{Desk, Part};
@@ -44,13 +44,14 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
     let mut carve = Carve::dynamic();
     // SAFETY: the launch has `shared_bytes(max_len)` of shared memory.
     let (scratch, desk) = unsafe { (Scratch::carve(&mut carve), Desk::carve(&mut carve)) };
+    scratch.start();
+    // The launch may overlap the one before it on the stream, which may be of the same operator: state and
+    // workspace are used by one launch at a time, and the scores may be what that one writes. So nothing in
+    // global memory is touched before it has ended, and the next one starts no earlier than that.
+    grid::wait_for_earlier();
+    grid::let_later_start();
     desk.first(&batch, scratch.sums);
     loop {
-        // While the length is on its way.
-        scratch.bins.zero();
-        if thread::index() == 0 {
-            scratch.start();
-        }
         block::sync();
         let Some(part) = desk.part() else { return };
         let mut outcome = stage(&batch, options, part, memory, scratch, carve);
@@ -73,6 +74,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
             return;
         }
         block::sync();
+        scratch.start();
         desk.next(&batch);
     }
 }

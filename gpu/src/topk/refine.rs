@@ -93,12 +93,15 @@ impl Scratch {
         Staged::new(self.bins.words())
     }
 
-    /// Zeroes everything but the bins; one thread calls it, a block barrier before the first use.
+    /// Empties the bins and zeroes the counters. Collective over the block; a block barrier before the first use.
     #[inline(always)]
     pub fn start(self) {
-        self.counters.start(0, 0);
-        self.extremes.set(Self::LOW, 0);
-        self.extremes.set(Self::HIGH, 0);
+        self.bins.zero();
+        if thread::index() == 0 {
+            self.counters.start(0, 0);
+            self.extremes.set(Self::LOW, 0);
+            self.extremes.set(Self::HIGH, 0);
+        }
     }
 
     /// Takes its room from `carve`.

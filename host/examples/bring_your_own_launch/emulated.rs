@@ -45,7 +45,8 @@ impl Binding for Emulated {
         let launch = Launch::new(config.grid, config.block)
             .with_cluster(config.cluster)
             .with_shared_bytes(config.shared_bytes)
-            .with_cooperative(config.cooperative);
+            .with_cooperative(config.cooperative)
+            .with_overlap(config.overlap);
         run(&self.memory, module.entry(entry)?, &launch, slots)?;
         Ok(())
     }

@@ -112,6 +112,8 @@ impl Machine {
             .with_cluster(config.cluster)
             .with_shared_bytes(config.shared_bytes)
             .with_cooperative(config.cooperative)
+            // A cooperative launch does not overlap on a GPU either.
+            .with_overlap(config.overlap && !config.cooperative)
             .with_seed(seed)
             .with_resident_blocks(resident)
             .with_preemption(self.options.preemption);

@@ -167,6 +167,10 @@ pub struct Limits {
     pub path: Path,
     /// Most multiprocessors that a launch may take; `None` for all.
     pub max_sms: Option<u32>,
+    /// Whether launches may start while the launch before them on the stream is still running. They wait for
+    /// its end before they touch device memory: results are the same, launches follow each other faster.
+    /// Where that is possible, see [`LaunchConfig::overlap`](crate::LaunchConfig::overlap).
+    pub overlap: bool,
 }
 
 impl Limits {
@@ -185,6 +189,7 @@ impl Limits {
             values: false,
             path: Path::Auto,
             max_sms: None,
+            overlap: true,
         }
     }
 }

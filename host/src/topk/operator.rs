@@ -136,6 +136,14 @@ impl TopKBuilder {
         self
     }
 
+    /// Whether launches may start while the launch before them on the stream is still running; they may unless
+    /// set. They wait for its end before they touch device memory.
+    #[must_use]
+    pub fn overlap(mut self, overlap: bool) -> Self {
+        self.limits.overlap = overlap;
+        self
+    }
+
     /// The limits as they are.
     pub fn limits(&self) -> &Limits {
         &self.limits

@@ -152,6 +152,10 @@ impl Plan {
     }
 
     /// The launch for `rows` rows. It depends on nothing that lies in device memory.
+    ///
+    /// It overlaps the one before if the limits say so and the kernel waits for that, which `topk_f32` does.
+    /// A binding of the caller's own may launch it without overlap; with overlap, only from PTX for `sm_90`
+    /// or later, as [`LaunchConfig::overlap`] says.
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {
         let (grid, block, cooperative) = match self.kernel {
             Variant::Auto => {
@@ -164,7 +168,10 @@ impl Plan {
             // The launch bounds promise one block per multiprocessor; more would depend on the compiler.
             Variant::Origin { teams: true, .. } => (self.multiprocessors, origin::THREADS, true),
         };
-        LaunchConfig::new(grid, block).with_shared_bytes(self.shared_bytes).with_cooperative(cooperative)
+        LaunchConfig::new(grid, block)
+            .with_shared_bytes(self.shared_bytes)
+            .with_cooperative(cooperative)
+            .with_overlap(self.limits.overlap && self.kernel == Variant::Auto)
     }
 
     /// Bytes of device memory that must be zero before the first launch. Each launch leaves them zero. One
@@ -414,6 +421,18 @@ mod tests {
         assert!(Plan::new(limits(), &device).is_ok());
         let error = Plan::new(Limits { path: Path::Large, ..limits() }, &device).unwrap_err().to_string();
         assert!(error.contains("path is large"), "{error}");
+    }
+
+    #[test]
+    fn only_launches_of_the_kernel_that_waits_overlap_and_only_if_they_may() {
+        for path in Path::ALL.iter().copied() {
+            let waits = matches!(path, Path::Auto | Path::Trivial | Path::Resident | Path::Sampled);
+            for overlap in [true, false] {
+                let plan = plan(Limits { path, overlap, max_len: 2048, ..limits() }).unwrap();
+                assert_eq!(plan.launch_config(1).overlap, overlap && waits, "{path}, overlap {overlap}");
+            }
+        }
+        assert!(limits().overlap);
     }
 
     #[test]

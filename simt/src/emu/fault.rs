@@ -112,6 +112,13 @@ pub enum FaultKind {
         /// The access that is reported; the other kind came earlier in the launch.
         this: Access,
     },
+    /// A thread of a launch that may overlap the one before touched global memory before it waited for that.
+    TooEarly {
+        /// What was addressed.
+        target: Target,
+        /// The access.
+        this: Access,
+    },
     /// An access to the shared memory of a block that has ended, or that need not have started because
     /// there was no cluster barrier yet.
     RemoteBlockNotRunning {
@@ -329,6 +336,11 @@ impl fmt::Display for FaultKind {
                     "written and read through the read-only path in one launch ({this} came second): {target}"
                 )
             }
+            Self::TooEarly { target, this } => write!(
+                f,
+                "{this} before `grid::wait_for_earlier`, in a launch that may start while the one before it \
+                 runs: {target}"
+            ),
             Self::RemoteBlockNotRunning { rank } => write!(
                 f,
                 "access to the shared memory of block {rank} of the cluster, which has ended or, for want of a \

@@ -24,6 +24,9 @@ struct Kind {
 #[inline(always)]
 fn access(cx: &mut Context, address: usize, bytes: usize, kind: Kind, place: Place) -> *mut u32 {
     let window = find(cx, address, bytes, place);
+    if cx.launch.overlap && !cx.thread().waited {
+        too_early(cx, address, kind.access, place);
+    }
     let offset = address - window.start;
     for index in offset / 4..(offset + bytes).div_ceil(4) {
         // SAFETY: the window holds a state for each of its words.
@@ -95,6 +98,14 @@ fn read_only_written(cx: &mut Context, address: usize, this: Access, place: Plac
     // SAFETY: as in `find_slowly`.
     let target = unsafe { &*cx.registry }.target(address);
     cx.raise(FaultKind::ReadOnlyWritten { target, this }, place, None);
+}
+
+#[cold]
+#[inline(never)]
+fn too_early(cx: &mut Context, address: usize, this: Access, place: Place) -> ! {
+    // SAFETY: as in `find_slowly`.
+    let target = unsafe { &*cx.registry }.target(address);
+    cx.raise(FaultKind::TooEarly { target, this }, place, None);
 }
 
 fn plain(access: Access) -> Kind {

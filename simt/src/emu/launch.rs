@@ -28,6 +28,9 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// Whether all blocks must be resident together; refused if they cannot be.
     pub cooperative: bool,
+    /// Whether it may start while the launch before it runs: then no thread touches global memory before it
+    /// has waited for that. (Launches run one after the other all the same.)
+    pub overlap: bool,
     /// Chooses the order of blocks and threads, and the preemptions.
     pub seed: u64,
     /// Most blocks that run at a time; the others start when these end.
@@ -57,6 +60,7 @@ impl Launch {
             cluster: 1,
             shared_bytes: 0,
             cooperative: false,
+            overlap: false,
             seed: 0,
             resident_blocks: 8,
             preemption: Preemption::OneIn(16),
@@ -77,6 +81,11 @@ impl Launch {
     /// Makes the launch cooperative.
     pub fn with_cooperative(self, cooperative: bool) -> Self {
         Self { cooperative, ..self }
+    }
+
+    /// Sets whether the launch may start while the one before it runs.
+    pub fn with_overlap(self, overlap: bool) -> Self {
+        Self { overlap, ..self }
     }
 
     /// Sets the seed.
@@ -132,7 +141,7 @@ impl fmt::Display for Launch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}, grid {}, block {}, cluster {}, shared bytes {}, resident blocks {}, preemption {:?}{}",
+            "seed {}, grid {}, block {}, cluster {}, shared bytes {}, resident blocks {}, preemption {:?}{}{}",
             self.seed,
             self.grid,
             self.block,
@@ -140,7 +149,8 @@ impl fmt::Display for Launch {
             self.shared_bytes,
             self.resident_blocks,
             self.preemption,
-            if self.cooperative { ", cooperative" } else { "" }
+            if self.cooperative { ", cooperative" } else { "" },
+            if self.overlap { ", overlapping" } else { "" }
         )
     }
 }

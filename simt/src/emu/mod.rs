@@ -40,6 +40,7 @@
 //! | a read of a word that nobody has written: shared (since the block began) or global (since it was allocated) | at the access |
 //! | two accesses of different threads to one word of shared memory, unordered, one of them a write, not both atomic | at the second access, in whatever order the schedule has them |
 //! | a word both written and read through the read-only path in one launch | at the second access |
+//! | in a launch that may overlap the one before: an access to global memory by a thread that has not waited | at the access |
 //! | an access to the shared memory of a block of the cluster that has ended, or before the first cluster barrier | at the access |
 //! | deadlock: blocks wait for one that cannot start before they end; livelock: all that can run spin | after [`Launch::spin_limit`] turns without a change of memory |
 //! | a panic | at once |
@@ -114,6 +115,11 @@ impl Machine for Emulator {
     fn cluster_size() -> u32 {
         context().launch.cluster
     }
+
+    fn wait_for_earlier_launches() {
+        context().thread().waited = true;
+    }
+    fn let_later_launches_start() {}
 
     #[inline(always)]
     #[track_caller]

@@ -109,6 +109,7 @@ fn new_block(launch: &Launch, slot: u32, stacks: &mut Stacks) -> Block {
         last: None,
         spun_at: u64::MAX,
         spun: 0,
+        waited: false,
         patience: PATIENCE,
     };
     let warp = |index: u32| Warp {
@@ -215,6 +216,7 @@ fn start_next(cx: &mut Context, index: usize) {
             thread.last = None;
             thread.spun_at = u64::MAX;
             thread.spun = 0;
+            thread.waited = false;
             thread.patience = PATIENCE;
         }
         for number in 0..block.warps.len() {

@@ -31,6 +31,8 @@ pub(super) struct Thread {
     /// Value of [`Context::progress`] when it last spun, and how often it has spun since that value.
     pub(super) spun_at: u64,
     pub(super) spun: u32,
+    /// Whether it has waited for the launches before this one.
+    pub(super) waited: bool,
     /// Atomic loads until it is made to yield: a loop around one may never call the spin hint.
     pub(super) patience: u32,
 }

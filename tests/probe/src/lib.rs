@@ -157,6 +157,17 @@ simt::kernels! {
         memory::store(input, out);
     }
 
+    /// Word `i` of `to` becomes one more than word `len - 1 - i` of `from`, read plainly if `i` is even, else
+    /// through the read-only path. May overlap the launch before it. Any grid.
+    #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
+    kernel probe_overlapping(from: *const u32, to: *mut u32, len: u32) {
+        // SAFETY: the launcher promises `len` words, written by earlier launches only.
+        let from = unsafe { Global::from_raw(from, len as usize) };
+        // SAFETY: the launcher promises `len` words; each is written by one thread.
+        let to = unsafe { Global::from_raw(to, len as usize) };
+        memory::overlapping(from, to);
+    }
+
     /// The half-precision bits of `len` words of `input`, any grid.
     #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
     kernel probe_half(input: *const f32, out: *mut u32, len: u32) {

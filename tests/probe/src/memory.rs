@@ -1,6 +1,6 @@
 //! Loads, stores, shared vectors and the conversion to half precision.
 
-use dsa_simt::{Carve, Global, Shared, block, f32_to_f16, thread};
+use dsa_simt::{Carve, Global, Shared, block, f32_to_f16, grid, thread};
 
 #[inline(always)]
 pub(crate) fn shared_vector(input: Global<u32>, out: Global<u32>) {
@@ -48,6 +48,20 @@ pub(crate) fn load(input: Global<u32>, out: Global<u32>) {
 pub(crate) fn store(input: Global<u32>, out: Global<u32>) {
     let t = thread::index() as usize;
     out.set4(4 * t, input.get4_readonly(4 * t));
+}
+
+#[inline(always)]
+pub(crate) fn overlapping(from: Global<u32>, to: Global<u32>) {
+    grid::wait_for_earlier();
+    grid::let_later_start();
+    let stride = (block::count() * block::threads()) as usize;
+    let mut i = (block::index() * block::threads() + thread::index()) as usize;
+    while i < to.len() {
+        let other = to.len() - 1 - i;
+        let word = if i.is_multiple_of(2) { from.get(other) } else { from.get_readonly(other) };
+        to.set(i, word.wrapping_add(1));
+        i += stride;
+    }
 }
 
 #[inline(always)]

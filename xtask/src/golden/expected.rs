@@ -17,7 +17,12 @@ pub(super) struct Expected {
     local_accesses: usize,
     /// Whether it reaches the shared memory of other blocks, which takes generic instructions.
     remote_shared: bool,
+    /// Whether it waits for earlier launches, if its PTX is for an architecture that can.
+    waits: bool,
 }
+
+/// The first architecture whose PTX can wait for earlier launches.
+const FIRST_WAITING: u32 = 90;
 
 const NOTHING: Expected = Expected {
     entry: "",
@@ -26,10 +31,11 @@ const NOTHING: Expected = Expected {
     stack: 0,
     local_accesses: 0,
     remote_shared: false,
+    waits: false,
 };
 
 /// The kernels that promise more than the rest.
-const EXPECTED: [Expected; 10] = [
+const EXPECTED: [Expected; 11] = [
     // Rows are read 16 bytes at a time and binned in shared memory. The numbers are 80 % of what CUDA 13.5
     // makes (79 and 36 loads; 125, 148 and 156 atomics): fewer means that batches of loads or unrolled loops were lost.
     Expected {
@@ -38,6 +44,7 @@ const EXPECTED: [Expected; 10] = [
         shared_atomics: 100,
         stack: 8,
         local_accesses: 1,
+        waits: true,
         ..NOTHING
     },
     Expected { entry: "topk_f32_block", wide_loads: 29, shared_atomics: 118, ..NOTHING },
@@ -48,6 +55,7 @@ const EXPECTED: [Expected; 10] = [
     Expected { entry: "probe_load", wide_loads: 2, ..NOTHING },
     Expected { entry: "probe_store", wide_loads: 1, ..NOTHING },
     Expected { entry: "probe_shared_atomic", shared_atomics: 1, ..NOTHING },
+    Expected { entry: "probe_overlapping", waits: true, ..NOTHING },
     Expected { entry: "probe_cluster2", remote_shared: true, ..NOTHING },
     Expected { entry: "probe_cluster4", remote_shared: true, ..NOTHING },
     Expected { entry: "probe_cluster_atomic", ..NOTHING },
@@ -59,8 +67,8 @@ pub(super) fn of(entry: &str) -> Expected {
 }
 
 impl Expected {
-    /// The promises that a kernel's machine code does not keep.
-    pub(super) fn findings(&self, function: &Function<'_>) -> Vec<String> {
+    /// The promises that a kernel's machine code, from PTX for `ptx_arch`, does not keep.
+    pub(super) fn findings(&self, function: &Function<'_>, ptx_arch: u32) -> Vec<String> {
         let mut findings = Vec::new();
         let mut report = |finding: String| findings.push(format!("{}: {finding}", function.name));
         for local in ["LDL", "STL"] {
@@ -90,6 +98,16 @@ impl Expected {
                 self.shared_atomics
             ));
         }
+        let waits = function.opcodes.iter().position(|opcode| names(opcode, "ACQBULK"));
+        if waits.is_none() && self.waits && ptx_arch >= FIRST_WAITING {
+            report("no ACQBULK: it does not wait for earlier launches".into());
+        }
+        // Before the wait, an earlier launch may still use the memory.
+        for opcode in &function.opcodes[..waits.unwrap_or(0)] {
+            if ["LDG", "STG", "ATOMG", "REDG", "LDGSTS"].iter().any(|global| names(opcode, global)) {
+                report(format!("{opcode} before ACQBULK: it does not wait for earlier launches first"));
+            }
+        }
         findings
     }
 }
@@ -104,7 +122,7 @@ mod tests {
     use super::*;
 
     fn findings(entry: &'static str, opcodes: &[&'static str]) -> Vec<String> {
-        of(entry).findings(&Function { name: entry, opcodes: opcodes.to_vec() })
+        of(entry).findings(&Function { name: entry, opcodes: opcodes.to_vec() }, 80)
     }
 
     #[test]
@@ -131,6 +149,20 @@ mod tests {
         let found = findings("topk_f32_block", &["LDG.E", "LDG.E.64", "LDG.E.128", "ATOMS.ADD"]).join("\n");
         assert!(found.contains("1 16-byte global loads, at least 29"), "{found}");
         assert!(found.contains("1 native shared atomics (ATOMS), at least 118"), "{found}");
+    }
+
+    #[test]
+    fn global_accesses_before_the_wait_for_earlier_launches_and_a_missing_wait_are_found() {
+        let findings = |opcodes: &[&'static str], ptx_arch| {
+            let function = Function { name: "probe_overlapping", opcodes: opcodes.to_vec() };
+            of("probe_overlapping").findings(&function, ptx_arch)
+        };
+        assert_eq!(findings(&["S2R", "ACQBULK", "PREEXIT", "LDG.E", "STG.E"], 90), Vec::<String>::new());
+        assert_eq!(findings(&["LDG.E", "STG.E"], 80), Vec::<String>::new());
+        assert!(findings(&["LDG.E", "STG.E"], 90)[0].contains("no ACQBULK"));
+        let early = findings(&["LDG.E.CONSTANT", "ACQBULK", "STG.E"], 90);
+        assert_eq!(early.len(), 1, "{early:?}");
+        assert!(early[0].contains("LDG.E.CONSTANT before ACQBULK"), "{early:?}");
     }
 
     #[test]

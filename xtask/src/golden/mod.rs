@@ -82,7 +82,7 @@ fn check_one(
         let functions = sass::parse(&text);
         for entry in unit.entries_for(ptx_arch) {
             let found = match functions.iter().find(|function| function.name == entry.name) {
-                Some(function) => expected::of(entry.name).findings(function),
+                Some(function) => expected::of(entry.name).findings(function, ptx_arch),
                 None => vec![format!("{}: no machine code", entry.name)],
             };
             findings.extend(found.into_iter().map(|finding| format!("{place}: {finding}")));

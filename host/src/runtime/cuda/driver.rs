@@ -86,6 +86,7 @@ macro_rules! functions {
 functions! {
     cuInit(flags: c_uint);
     cuDriverGetVersion(version: *mut c_int);
+    cuGetProcAddress(symbol: *const c_char, function: *mut *mut c_void, version: c_int, flags: u64);
     cuDeviceGetCount(count: *mut c_int);
     cuDeviceGet(device: *mut CUdevice, ordinal: c_int);
     cuDeviceGetName(name: *mut c_char, len: c_int, device: CUdevice);

@@ -15,6 +15,7 @@ use super::driver::{
     NOT_FOUND, cuCtxSynchronize, cuFuncGetAttribute, cuFuncSetAttribute, cuModuleGetFunction,
     cuModuleLoadDataEx, cuModuleUnload,
 };
+use super::overlap;
 use crate::{Error, Module, Ptx};
 
 /// Bytes of each of the driver compiler's logs that are kept.
@@ -27,6 +28,8 @@ pub(super) struct Modules(Mutex<HashMap<String, Arc<LoadedModule>>>);
 pub(super) struct LoadedModule {
     context: Arc<Context>,
     module: CUmodule,
+    /// Whether its PTX has the instruction that waits for earlier launches.
+    can_wait: bool,
 }
 
 // SAFETY: the driver's handles may be used on any thread.
@@ -37,6 +40,8 @@ unsafe impl Sync for LoadedModule {}
 pub(super) struct LoadedKernel {
     pub(super) function: CUfunction,
     pub(super) entry: &'static Entry,
+    /// Whether its module can wait for earlier launches.
+    pub(super) can_wait: bool,
     /// Keeps the function's code.
     _module: Arc<LoadedModule>,
 }
@@ -100,7 +105,10 @@ impl LoadedModule {
             )
         };
         match loaded {
-            Ok(()) => Ok(Self { context: context.clone(), module }),
+            Ok(()) => {
+                let can_wait = overlap::can_wait(ptx);
+                Ok(Self { context: context.clone(), module, can_wait })
+            }
             Err(failure) => {
                 let log = [log_text(&errors), log_text(&infos)].join("\n");
                 Err(failed(failure.code, failure.name(), log.trim().to_string()))
@@ -141,7 +149,7 @@ impl LoadedModule {
         let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: a function of a loaded module; the driver checks the value.
         unsafe { cuFuncSetAttribute(function, attribute, dynamic_bytes) }?;
-        Ok(LoadedKernel { function, entry, _module: self.clone() })
+        Ok(LoadedKernel { function, entry, can_wait: self.can_wait, _module: self.clone() })
     }
 }
 

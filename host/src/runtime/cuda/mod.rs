@@ -3,6 +3,7 @@
 mod context;
 mod driver;
 mod kernel;
+mod overlap;
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -23,6 +24,7 @@ use self::driver::{
     cuStreamEndCapture, cuStreamIsCapturing, cuStreamSynchronize,
 };
 use self::kernel::{LoadedKernel, Modules};
+use self::overlap::LaunchOverlapping;
 use super::{Handle, Runtime};
 use crate::{DeviceProperties, Error, LaunchConfig, Module};
 
@@ -32,6 +34,8 @@ const FEW_PARAMETERS: usize = 32;
 pub(crate) struct CudaRuntime {
     properties: DeviceProperties,
     modules: Modules,
+    /// `None` where launches cannot overlap.
+    launch_overlapping: Option<LaunchOverlapping>,
     /// Copies run here: the default stream would wait for, and break, captures of other streams.
     copies: Handle,
     context: Arc<Context>,
@@ -71,7 +75,8 @@ impl CudaRuntime {
         let (context, properties) = Context::open(ordinal)?;
         let context = Arc::new(context);
         let copies = create_stream(&context)?;
-        Ok(Self { properties, modules: Modules::default(), copies, context })
+        let launch_overlapping = LaunchOverlapping::find(properties.compute_capability);
+        Ok(Self { properties, modules: Modules::default(), launch_overlapping, copies, context })
     }
 
     fn handle<T: Copy + 'static>(&self, raw: T, destroy: unsafe fn(T) -> Result<(), Failure>) -> Handle {
@@ -255,12 +260,16 @@ impl Runtime for CudaRuntime {
                 &mut many
             }
         };
-        let LaunchConfig { grid, block, shared_bytes, .. } = *config;
+        let LaunchConfig { grid, block, shared_bytes, cooperative, overlap, .. } = *config;
+        // Without a wait in the code, overlapping would be a race.
+        let overlapping = self.launch_overlapping.filter(|_| overlap && kernel.can_wait && !cooperative);
         let (function, stream, parameters) = (kernel.function, raw_stream(stream), parameters.as_mut_ptr());
         // SAFETY: one pointer for each parameter, each to eight readable bytes, the low ones first; the
         // caller promises that the values satisfy the kernel.
         let launched = unsafe {
-            if config.cooperative {
+            if let Some(launch) = overlapping {
+                launch.call(function, grid, block, shared_bytes, stream, parameters)
+            } else if cooperative {
                 cuLaunchCooperativeKernel(function, grid, 1, 1, block, 1, 1, shared_bytes, stream, parameters)
             } else {
                 cuLaunchKernel(
