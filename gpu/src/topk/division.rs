@@ -110,7 +110,7 @@ impl Desk {
         let own = pieces(len);
         let (_, [all]) = sums.before([own]);
         if thread::index() == 0 {
-            self.0.set(0, NOTHING);
+            self.put(Part { row: NOTHING, len: 0, number: 0, slices: 0, first: 0 });
         }
         block::sync();
         // At most 512 blocks and 2^19 pieces: the product fits in 32 bits. Rounded down, so that the sum over
