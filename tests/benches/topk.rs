@@ -48,7 +48,8 @@ struct Arguments {
     /// anything else for a shape that it does not support. All pointers are device memory: float[rows, pitch],
     /// int[rows], int[rows, k] (indices, then -1), and 64 MiB that are zeroed before each cell.
     /// tests/capi/bench_topk.h says it in full. Its answers are checked as this library's are; wrong ones are
-    /// reported and do not change the exit status. Needs a GPU.
+    /// reported and do not change the exit status. It is not called for cells with options (lists types and
+    /// ordered). Needs a GPU.
     #[arg(long, value_name = "[NAME=]LIB.so", verbatim_doc_comment)]
     compare: Vec<RivalSpec>,
     /// Print the names of the cells and do nothing.

@@ -1,9 +1,12 @@
 //! A batch of score rows as an engine would hold it: pitch, alignment, lengths, garbage behind the rows.
 
+use dsa_kernels::topk::{Limits, ScoreType};
+
 use crate::data::DataError;
 use crate::distribution::Distribution;
 use crate::oracle;
 use crate::random::Random;
+use crate::scores;
 
 /// How to make a batch.
 #[derive(Clone, Debug)]
@@ -16,7 +19,7 @@ pub struct BatchSpec {
     pub max_len: usize,
     /// Elements from one row to the next; at least `max_len`.
     pub pitch: usize,
-    /// Elements before the first row: 1, 2 or 3 leave it unaligned for 16-byte loads.
+    /// Elements before the first row: those that are no multiple of 16 bytes leave it unaligned for wide loads.
     pub offset: usize,
     /// One length per row; with `next_n` or `compress_ratio` above 1, one sequence length per `next_n` rows.
     pub lengths: Vec<i32>,
@@ -24,6 +27,8 @@ pub struct BatchSpec {
     pub next_n: usize,
     /// Tokens per score.
     pub compress_ratio: usize,
+    /// What the scores are rounded to.
+    pub scores: ScoreType,
 }
 
 impl BatchSpec {
@@ -38,6 +43,7 @@ impl BatchSpec {
             lengths,
             next_n: 1,
             compress_ratio: 1,
+            scores: ScoreType::F32,
         }
     }
 
@@ -62,6 +68,12 @@ impl BatchSpec {
     #[must_use]
     pub fn with_sequences(self, next_n: usize, compress_ratio: usize) -> Self {
         Self { next_n, compress_ratio, ..self }
+    }
+
+    /// With scores of another type.
+    #[must_use]
+    pub fn with_scores(self, scores: ScoreType) -> Self {
+        Self { scores, ..self }
     }
 
     /// Number of rows.
@@ -99,10 +111,25 @@ impl BatchSpec {
         for row in 0..rows {
             let first = self.offset + row * self.pitch;
             let valid = self.valid(row);
-            self.distribution(row).fill(self.seed, row, &mut scores[first..first + valid])?;
+            let distribution = self.distribution(row);
+            let row_scores = &mut scores[first..first + valid];
+            distribution.fill(self.seed, row, row_scores)?;
+            redraw(distribution, self.scores, row_scores);
         }
+        scores.iter_mut().for_each(|score| *score = scores::rounded(self.scores, *score));
         Ok(Batch { spec: self, scores })
     }
+}
+
+/// Draws the bits of 16-bit scores anew, from those of f32, where the distribution is one of bits: rounded,
+/// most would be zero or infinite.
+fn redraw(distribution: Distribution, scores: ScoreType, row: &mut [f32]) {
+    let bits: fn(u32) -> u32 = match (distribution, scores) {
+        (Distribution::RandomBits, ScoreType::F16 | ScoreType::Bf16) => |wide| wide & 0xffff,
+        (Distribution::Denormals, ScoreType::F16) => |wide| (wide >> 16 & 0x8000) | (wide & 0x03ff),
+        _ => return,
+    };
+    row.iter_mut().for_each(|score| *score = scores::value(scores, bits(score.to_bits())));
 }
 
 /// What an engine's buffer may hold where no score was written: mostly what would win if it were read.
@@ -121,8 +148,18 @@ fn garbage(random: &mut Random) -> f32 {
 pub struct Batch {
     /// How it was made.
     pub spec: BatchSpec,
-    /// The buffer: `offset` elements, then the rows, `pitch` apart, the last one `max_len` long.
+    /// The buffer: `offset` elements, then the rows, `pitch` apart, the last one `max_len` long. Every element
+    /// is a score of the batch's type.
     pub scores: Vec<f32>,
+}
+
+/// What a launch wrote for all rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `k` indices for each row.
+    pub indices: Vec<i32>,
+    /// The bits of as many scores, from an operator with values.
+    pub values: Option<Vec<u32>>,
 }
 
 impl Batch {
@@ -132,17 +169,50 @@ impl Batch {
         &self.scores[first..first + self.spec.valid(row)]
     }
 
-    /// Checks the output words of all rows, `k` each.
+    /// The buffer as it lies in device memory.
+    pub fn bytes(&self) -> Vec<u8> {
+        scores::to_bytes(self.spec.scores, &self.scores)
+    }
+
+    /// Checks the indices of all rows, `k` each: any right set in any order.
     ///
     /// # Errors
     /// The first wrong row, with everything needed to make it again.
     pub fn check(&self, out: &[i32], k: usize) -> Result<(), WrongRow> {
+        self.check_each(out, k, |_, scores, words| oracle::check_row(scores, words))
+    }
+
+    /// Checks what an operator built for `limits` wrote: the set, and what the limits promise of ties, order
+    /// and values.
+    ///
+    /// # Errors
+    /// The first wrong row, with everything needed to make it again.
+    pub fn check_answer(&self, answer: &Answer, limits: &Limits) -> Result<(), WrongRow> {
+        let k = limits.k as usize;
+        self.check_each(&answer.indices, k, |row, scores, words| {
+            oracle::check_row_with(scores, words, limits.ties, limits.order)?;
+            match &answer.values {
+                None => Ok(()),
+                Some(values) => {
+                    oracle::check_values(self.spec.scores, scores, words, &values[row * k..][..k])
+                }
+            }
+        })
+    }
+
+    fn check_each(
+        &self,
+        out: &[i32],
+        k: usize,
+        check: impl Fn(usize, &[f32], &[i32]) -> Result<(), oracle::RowError>,
+    ) -> Result<(), WrongRow> {
         for (row, words) in out.chunks_exact(k).enumerate() {
-            oracle::check_row(self.row(row), words).map_err(|error| WrongRow {
+            check(row, self.row(row), words).map_err(|error| WrongRow {
                 row,
                 rows: self.spec.rows(),
                 k,
                 distribution: self.spec.distribution(row),
+                scores: self.spec.scores,
                 seed: self.spec.seed,
                 length: self.spec.valid(row),
                 error,
@@ -154,7 +224,9 @@ impl Batch {
 
 /// A row whose output is wrong.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("row {row} of {rows} (length {length}, k {k}, distribution {distribution}, seed {seed}): {error}")]
+#[error(
+    "row {row} of {rows} (length {length}, k {k}, distribution {distribution} in {scores}, seed {seed}): {error}"
+)]
 pub struct WrongRow {
     /// Its number.
     pub row: usize,
@@ -164,6 +236,8 @@ pub struct WrongRow {
     pub k: usize,
     /// The distribution of its scores.
     pub distribution: Distribution,
+    /// Their type.
+    pub scores: ScoreType,
     /// The seed of its scores.
     pub seed: u64,
     /// Its valid length.
@@ -174,6 +248,8 @@ pub struct WrongRow {
 
 #[cfg(test)]
 mod tests {
+    use dsa_kernels::topk::{Order, Ties};
+
     use super::*;
 
     #[test]
@@ -200,5 +276,58 @@ mod tests {
         for part in ["row 1 of 2", "sorted-up", "seed 9", "length 5", "got index 0", "index 3"] {
             assert!(text.contains(part), "{text:?} lacks {part:?}");
         }
+    }
+    #[test]
+    fn scores_of_16_bits_are_rounded_with_the_garbage_around_them() {
+        for scores in [ScoreType::F16, ScoreType::Bf16] {
+            let spec = BatchSpec::new(Distribution::Normal, 4, 100, vec![70, 100]).with_layout(101, 3);
+            let wide = spec.clone().build().unwrap();
+            let batch = spec.with_scores(scores).build().unwrap();
+            assert!(batch.row(0).iter().zip(wide.row(0)).all(|(s, w)| *s == scores::rounded(scores, *w)));
+            assert_ne!(batch.row(1), wide.row(1));
+            let bits = scores::bits_of_bytes(scores, &batch.bytes());
+            assert_eq!(bits.len(), 3 + 101 + 100);
+            let values = bits.iter().map(|&bits| scores::value(scores, bits));
+            assert!(values.zip(&batch.scores).all(|(v, s)| v.to_bits() == s.to_bits()));
+            let garbage = batch.scores[..3].iter().chain(&batch.scores[73..104]);
+            assert!(garbage.clone().all(|v| v.is_nan() || *v >= 9e29));
+        }
+    }
+
+    #[test]
+    fn distributions_of_bits_have_every_class_of_numbers_in_16_bits_too() {
+        let row = |distribution, scores| {
+            let spec = BatchSpec::full(distribution, 5, 20_000, 1).with_scores(scores);
+            spec.build().unwrap().scores
+        };
+        for scores in [ScoreType::F16, ScoreType::Bf16] {
+            let bits = row(Distribution::RandomBits, scores);
+            let infinite = bits.iter().filter(|v| v.is_infinite()).count();
+            assert!(infinite < 20, "{scores}: {infinite} of 20,000 are infinite");
+            assert!(bits.iter().any(|v| v.is_nan()) && bits.iter().any(|v| v.is_sign_negative()));
+        }
+        let subnormal = row(Distribution::Denormals, ScoreType::F16);
+        let smallest_normal = 2f32.powi(-14);
+        assert!(subnormal.iter().all(|v| v.abs() < smallest_normal));
+        assert!(subnormal.iter().filter(|v| **v != 0.0).count() > 19_000);
+    }
+
+    #[test]
+    fn an_answer_is_held_to_what_the_limits_promise() {
+        let batch = BatchSpec::full(Distribution::AllEqual, 6, 5, 2).build().unwrap();
+        let bits = batch.scores[0].to_bits();
+        let answer = |indices: [i32; 4]| Answer { indices: indices.into(), values: None };
+        let any = Limits::of(2);
+        let lowest = Limits { ties: Ties::LowestIndex, ..any };
+        let ascending = Limits { order: Order::AscendingIndex, ..any };
+        let passes = |answer: &Answer, limits: &Limits| batch.check_answer(answer, limits).is_ok();
+        assert!(passes(&answer([3, 1, 4, 0]), &any));
+        assert!(!passes(&answer([3, 1, 4, 0]), &ascending) && passes(&answer([1, 3, 0, 4]), &ascending));
+        assert!(!passes(&answer([1, 0, 0, 4]), &lowest) && passes(&answer([1, 0, 0, 1]), &lowest));
+        let second = batch.scores[5].to_bits();
+        let with = |values: [u32; 4]| Answer { values: Some(values.into()), ..answer([3, 1, 4, 0]) };
+        assert!(passes(&with([bits, bits, second, second]), &any));
+        let error = batch.check_answer(&with([bits, bits, second, second ^ 1]), &any).unwrap_err();
+        assert_eq!(error.row, 1, "{error}");
     }
 }

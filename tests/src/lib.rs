@@ -5,6 +5,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`oracle`] | the right answer of a row, by sorting on the CPU, and the check of a result against it |
+//! | [`scores`] | scores of each type: rounding, bits, bytes |
 //! | [`distribution`] | named generators of score rows, reproducible from a seed |
 //! | [`shapes`] | named lists of batches and lengths |
 //! | [`data`] | the score rows of a real model in `tests/data` |
@@ -26,6 +27,7 @@ pub mod harness;
 pub mod npy;
 pub mod oracle;
 pub mod random;
+pub mod scores;
 pub mod shapes;
 
 /// The code in the README, compiled and run as a test.

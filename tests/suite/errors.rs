@@ -1,6 +1,6 @@
 //! Bad input is refused with a typed error that says what to do, before anything is launched.
 
-use dsa_kernels::topk::{Path, TopK, TopKArgs, TopKBuilder};
+use dsa_kernels::topk::{Order, Path, ScoreType, Ties, TopK, TopKArgs, TopKBuilder};
 use dsa_kernels::{Device, EmulatorOptions, Error, Workspace};
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
@@ -69,6 +69,80 @@ fn bad_launch_arguments_are_refused_and_nothing_is_written() {
     let untouched = placed.output().unwrap();
     assert!(untouched.iter().all(|&word| word == i32::from_ne_bytes([POISON; 4])), "a refused launch wrote");
     selector.check(&batch).unwrap_or_else(|error| panic!("after refused launches: {error}"));
+}
+
+#[test]
+fn options_are_refused_by_name_on_the_paths_without_them() {
+    let device = device(85);
+    type Configure = fn(TopKBuilder) -> TopKBuilder;
+    let options: [(&str, Configure); 5] = [
+        ("ties", |builder| builder.ties(Ties::LowestIndex)),
+        ("order", |builder| builder.order(Order::AscendingIndex)),
+        ("scores", |builder| builder.scores(ScoreType::F16)),
+        ("scores", |builder| builder.scores(ScoreType::Bf16)),
+        ("values", |builder| builder.values(true)),
+    ];
+    for path in [Path::Decode, Path::Medium, Path::Large] {
+        let builder = || TopK::builder(64).max_len(1_000).path(path);
+        builder().build(&device).unwrap_or_else(|error| panic!("{path} without options: {error}"));
+        for (name, configure) in options {
+            let result = configure(builder()).build(&device);
+            let error = result.err().unwrap_or_else(|| panic!("{name} accepted on {path}"));
+            assert!(matches!(error, Error::Argument { .. }), "{name} on {path}: {error:?}");
+            let text = error.to_string();
+            for word in [name, path.name()] {
+                assert!(text.contains(word), "{name} on {path}: {text:?} lacks {word:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_addresses_of_scores_and_values_are_refused_and_nothing_is_written() {
+    let device = device(86);
+    for kind in ScoreType::ALL.iter().copied() {
+        let element = u64::from(kind.bytes());
+        let spec = BatchSpec::full(Distribution::Normal, 86, 1_000, 4).with_scores(kind);
+        let batch = build(spec.with_layout(1_003, 1));
+        let mut selector = selector(&device, 64, &batch.spec, |builder| builder.values(true));
+        let placed = selector.place(&batch).unwrap();
+        let good = *placed.args();
+        let bytes = element.to_string();
+        let misaligned = ["align", &bytes];
+        let mut cases: Vec<(TopKArgs, &str, &[&str])> =
+            vec![(TopKArgs { values: 0, ..good }, "values", &["null"])];
+        for off in 1..element {
+            cases.push((TopKArgs { values: good.values + off, ..good }, "values", &misaligned));
+            cases.push((TopKArgs { scores: good.scores + off, ..good }, "scores", &misaligned));
+        }
+        let stream = selector.stream.clone();
+        for (args, name, words) in cases {
+            // SAFETY: refused before it is launched, which is what this test requires.
+            let result = unsafe { selector.topk.enqueue(&stream, &mut selector.workspace, &args) };
+            assert_argument(result, name, words);
+        }
+        stream.synchronize().unwrap();
+        let untouched = placed.answer().unwrap();
+        let poison = i32::from_ne_bytes([POISON; 4]);
+        let poisoned_value = poison.cast_unsigned() >> (32 - 8 * element);
+        assert!(untouched.indices.iter().all(|&word| word == poison), "{kind}: a refused launch wrote");
+        let values = untouched.values.unwrap();
+        assert!(values.iter().all(|&bits| bits == poisoned_value), "{kind}: a refused launch wrote values");
+        selector.check(&batch).unwrap_or_else(|error| panic!("{kind}, after refused launches: {error}"));
+    }
+}
+
+#[test]
+fn values_are_refused_by_an_operator_without_them() {
+    let device = device(87);
+    let batch = build(BatchSpec::full(Distribution::Normal, 87, 1_000, 2));
+    let mut selector = selector(&device, 64, &batch.spec, |builder| builder);
+    let placed = selector.place(&batch).unwrap();
+    let stream = selector.stream.clone();
+    let args = TopKArgs { values: placed.args().out, ..*placed.args() };
+    // SAFETY: refused before it is launched, which is what this test requires.
+    let result = unsafe { selector.topk.enqueue(&stream, &mut selector.workspace, &args) };
+    assert_argument(result, "values", &["0x"]);
 }
 
 #[test]

@@ -18,6 +18,8 @@
 //! | row pitch taken from the width | `layout::any_pitch_and_alignment_is_right` |
 //! | NaN giving different coarse and fine bins | `exactness::nan_ranks_below_minus_infinity_on_every_path` |
 //! | taking every multiprocessor | `paths::a_limit_on_multiprocessors_limits_the_grid` |
+//! | equal scores taken in the order that blocks arrive in | `options::a_row_gives_the_same_words_in_every_batch_and_on_every_schedule` |
+//! | a vector of 16-bit scores that reaches beyond the row | `options::scores_of_16_bits_are_right_at_every_alignment` |
 //! | state that a launch leaves for the next one | `state::every_launch_leaves_the_state_zero` |
 //!
 //! Every test runs on a workspace full of garbage.
@@ -28,6 +30,7 @@ mod graphs;
 mod guesses;
 mod layout;
 mod lengths;
+mod options;
 mod paths;
 mod primitives;
 mod properties;

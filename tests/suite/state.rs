@@ -1,10 +1,10 @@
 //! The words of device memory that an operator owns from launch to launch.
 
-use dsa_kernels::topk::{Limits, Path, Plan, TopKArgs};
+use dsa_kernels::topk::{Limits, Order, Path, Plan, ScoreType, Ties};
 use dsa_kernels::{Buffer, Device, Module};
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
-use dsa_kernels_tests::harness::POISON;
+use dsa_kernels_tests::harness::Placed;
 
 use crate::support::{assert_teams_worked, build, device, seed};
 
@@ -15,6 +15,25 @@ fn every_launch_leaves_the_state_zero() {
     // As many multiprocessors as the emulator has: five long rows are more than the teams.
     for path in [Path::Auto, Path::Large] {
         let limits = Limits { max_rows: 10, max_len: 80_000, max_sms: Some(4), path, ..Limits::of(2048) };
+        launches_leave_the_state_zero(&device, seed, limits);
+    }
+}
+
+#[test]
+fn every_launch_with_options_leaves_the_state_zero() {
+    let seed = seed(92);
+    let device = device(seed);
+    for scores in [ScoreType::F32, ScoreType::Bf16] {
+        let limits = Limits {
+            max_rows: 10,
+            max_len: 80_000,
+            max_sms: Some(4),
+            scores,
+            ties: Ties::LowestIndex,
+            order: Order::AscendingIndex,
+            values: true,
+            ..Limits::of(2048)
+        };
         launches_leave_the_state_zero(&device, seed, limits);
     }
 }
@@ -38,30 +57,17 @@ fn launches_leave_the_state_zero(device: &Device, seed: u64, limits: Limits) {
         &[33_000, 1, 80_000, 1, 80_000, 1, 80_000, 1, 80_000, 1],
     ];
     for lengths in batches {
-        let rows = lengths.len();
         let spec = BatchSpec::new(Distribution::Normal, seed, 80_000, lengths.to_vec());
-        let batch = build(spec.with_distributions(&[Distribution::Normal, Distribution::Quantised]));
-        // A buffer has an element at least, and the launch without rows gets addresses, too.
-        let scores = device.upload(if rows > 0 { &batch.scores[..] } else { &[0.0] }).unwrap();
-        let device_lengths = device.upload(if rows > 0 { lengths } else { &[0] }).unwrap();
-        let out: Buffer<i32> = device.alloc((rows * 2048).max(1)).unwrap();
-        out.fill_bytes(POISON).unwrap();
-        let args = TopKArgs {
-            scores: scores.address() + 4 * batch.spec.offset as u64,
-            pitch: batch.spec.pitch as u64,
-            rows: rows as u32,
-            lengths: device_lengths.address(),
-            out: out.address(),
-            values: 0,
-        };
-        let slots = plan.slots(&args, state.address(), workspace.address()).unwrap();
+        let spec = spec.with_distributions(&[Distribution::Normal, Distribution::Quantised]);
+        let batch = build(spec.with_scores(limits.scores));
+        let placed = Placed::new(device, &batch, &limits).unwrap();
+        let args = placed.args();
+        let slots = plan.slots(args, state.address(), workspace.address()).unwrap();
         // SAFETY: the slots are the plan's; the buffers are as large as it asks for, and live until the
         // stream is synchronised.
         unsafe { kernel.launch(&stream, &plan.launch_config(args.rows), &slots) }.unwrap();
         stream.synchronize().unwrap();
-        if rows > 0 {
-            batch.check(&out.download().unwrap(), 2048).unwrap_or_else(|error| panic!("{error}"));
-        }
+        placed.verify(&batch, &limits).unwrap_or_else(|error| panic!("{error}"));
         let left = state.download().unwrap();
         let dirty: Vec<_> = left.iter().enumerate().filter(|(_, word)| **word != 0).take(8).collect();
         assert!(

@@ -42,7 +42,8 @@ pub(crate) fn selector(
         .max_rows(spec.rows() as u32)
         .max_len(spec.max_len as u32)
         .next_n(spec.next_n as u32)
-        .compress_ratio(spec.compress_ratio as u32);
+        .compress_ratio(spec.compress_ratio as u32)
+        .scores(spec.scores);
     let dirt = (spec.seed as u8).wrapping_mul(37) | 1;
     Selector::new(device, configure(builder), k, dirt).unwrap_or_else(|error| panic!("k {k}: {error}"))
 }

@@ -6,6 +6,7 @@ use super::inputs;
 use super::operator::{CaseError, Operator};
 use super::report::{CaseRecord, WorkRecord};
 use super::shapes::Case;
+use crate::scores::to_bytes;
 
 /// Runs one cell.
 pub fn run(device: &Device, case: &Case) -> CaseRecord {
@@ -19,7 +20,7 @@ pub fn run(device: &Device, case: &Case) -> CaseRecord {
 
 fn try_run(device: &Device, case: &Case, record: &mut CaseRecord) -> Result<(), CaseError> {
     let scores = inputs::scores(case)?;
-    let input = device.upload(&scores)?;
+    let input = device.upload(&to_bytes(case.options.scores, &scores))?;
     let stream = device.stream()?;
     let mut operator = Operator::new(device, case)?;
     record.path = operator.path();

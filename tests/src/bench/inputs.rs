@@ -6,6 +6,7 @@ use std::thread;
 use super::shapes::{self, Case};
 use crate::data::{self, DataError};
 use crate::distribution::Distribution;
+use crate::scores::rounded;
 
 /// Seed of all inputs.
 pub const SEED: u64 = 0x5eed;
@@ -20,7 +21,7 @@ pub fn normal_pool(len: usize) -> Result<Vec<f32>, DataError> {
     Ok(pool)
 }
 
-/// The scores of one batch of `case`, `rows * pitch` of them, in the case's own distribution.
+/// The scores of one batch of `case`, `rows * pitch` of them, in the case's own distribution and of its type.
 ///
 /// What lies behind the valid prefix of a real row is +inf: selecting it would be seen at once.
 pub fn scores(case: &Case) -> Result<Vec<f32>, DataError> {
@@ -33,6 +34,7 @@ pub fn scores(case: &Case) -> Result<Vec<f32>, DataError> {
     } else {
         fill(case.distribution, pitch, &mut scores)?;
     }
+    scores.iter_mut().for_each(|score| *score = rounded(case.options.scores, *score));
     Ok(scores)
 }
 

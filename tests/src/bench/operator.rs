@@ -6,7 +6,7 @@ use dsa_kernels::topk::{TopK, TopKArgs};
 use dsa_kernels::{Buffer, Device, Error, Stream, Workspace};
 
 use super::inputs::workers;
-use super::shapes::Case;
+use super::shapes::{Case, Options};
 use crate::data::{self, DataError, RealRow};
 use crate::distribution::Distribution;
 use crate::oracle;
@@ -51,7 +51,13 @@ impl Operator {
     /// Builds the operator with the limits of `case`, and its buffers but for the scores.
     pub fn new(device: &Device, case: &Case) -> Result<Self, Error> {
         let (rows, k) = (case.rows(), case.k);
-        let topk = TopK::builder(k).max_rows(rows).max_len(case.pitch()).build(device)?;
+        let topk = TopK::builder(k)
+            .max_rows(rows)
+            .max_len(case.pitch())
+            .scores(case.options.scores)
+            .ties(case.options.ties)
+            .order(case.options.order)
+            .build(device)?;
         let workspace = Workspace::with_bytes(device, topk.workspace_bytes())?;
         let lengths: Vec<_> = case.lengths().into_iter().map(u32::cast_signed).collect();
         Ok(Self {
@@ -113,7 +119,10 @@ pub fn prove(case: &Case, scores: &[f32], out: &[i32]) -> Result<(), CaseError> 
     let rows: Vec<_> = (scores.chunks(pitch).zip(out.chunks(k)).zip(case.lengths()))
         .map(|((scores, out), length)| (&scores[..length as usize], out))
         .collect();
-    first_wrong(&rows, |_, (scores, out)| oracle::check_row(scores, out).map_err(|e| e.to_string()))?;
+    let Options { ties, order, .. } = case.options;
+    first_wrong(&rows, |_, (scores, out)| {
+        oracle::check_row_with(scores, out, ties, order).map_err(|error| error.to_string())
+    })?;
     if case.distribution == Distribution::Real {
         let stored = data::rows()?;
         first_wrong(&rows, |row, (scores, out)| agrees_with_stored(&stored[row], scores, out))?;
@@ -178,6 +187,7 @@ fn agrees_with_stored(stored: &RealRow, scores: &[f32], out: &[i32]) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use super::super::shapes;
     use super::*;
 
     #[test]
@@ -193,6 +203,19 @@ mod tests {
         assert!(first_wrong(&rows[..17], check).is_ok());
         let error = first_wrong(&rows, check).unwrap_err();
         assert!(matches!(error, CaseError::Wrong { row: 17, length: 3, .. }), "{error}");
+    }
+
+    #[test]
+    fn an_answer_in_another_order_is_wrong_where_the_case_asks_for_one() {
+        let case = shapes::select(shapes::ordered(), Some("1x8192")).unwrap().remove(0);
+        let scores: Vec<f32> = (0..8192).map(|i| (i % 4) as f32).collect();
+        let mut out = oracle::expected_row(&scores, 2048);
+        prove(&case, &scores, &out).unwrap();
+        out.swap(3, 4);
+        let error = prove(&case, &scores, &out).unwrap_err().to_string();
+        assert!(error.contains("word 4"), "{error}");
+        let plain = Case { options: Options::default(), ..case };
+        prove(&plain, &scores, &out).unwrap();
     }
 
     #[test]

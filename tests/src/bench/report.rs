@@ -80,6 +80,15 @@ pub struct CaseRecord {
     pub k: u32,
     /// Distribution of the scores.
     pub distribution: String,
+    /// Type of the scores; empty in reports from before there were others than f32.
+    #[serde(default)]
+    pub scores: String,
+    /// Which of several equal scores were asked for; empty in reports from before that could be asked.
+    #[serde(default)]
+    pub ties: String,
+    /// The order that was asked for; empty in reports from before that could be asked.
+    #[serde(default)]
+    pub order: String,
     /// The paths that the rows take, shortest rows first, joined by `+`.
     pub path: String,
     /// Whether the answer was right for every row.
@@ -102,7 +111,7 @@ pub struct CaseRecord {
     pub ratio_hot: Option<f64>,
     /// `us_cold / floor_cold_us`.
     pub ratio_cold: Option<f64>,
-    /// `us_hot` over that of the same shape with normal scores.
+    /// `us_hot` over that of the same shape with normal f32 scores and no options.
     pub ratio_normal: Option<f64>,
     /// Hot time of the origin on an H200.
     pub origin_us: Option<f64>,
@@ -122,6 +131,9 @@ pub struct RivalRecord {
     pub exact: bool,
     /// What its function returned instead of 0: it does not support the shape, or failed.
     pub refused: Option<i32>,
+    /// It was not run: its function has no arguments for the options of the cell.
+    #[serde(default)]
+    pub without_options: bool,
     /// What was wrong, or why there is no time.
     pub error: Option<String>,
     /// Time with inputs that stay in the cache.
@@ -144,8 +156,14 @@ impl RivalRecord {
         match (self.exact, self.refused) {
             (true, _) => "yes".to_owned(),
             (false, Some(code)) => format!("refused ({code})"),
+            (false, None) if self.without_options => "refused (options)".to_owned(),
             (false, None) => "NO".to_owned(),
         }
+    }
+
+    /// Whether it does not support the cell.
+    fn is_refused(&self) -> bool {
+        self.refused.is_some() || self.without_options
     }
 }
 
@@ -161,6 +179,9 @@ impl CaseRecord {
             elements: case.elements(),
             k: case.k,
             distribution: case.distribution.name().to_owned(),
+            scores: case.options.scores.name().to_owned(),
+            ties: case.options.ties.name().to_owned(),
+            order: case.options.order.name().to_owned(),
             origin_us: case.origin_us,
             ..Self::default()
         }
@@ -168,6 +189,11 @@ impl CaseRecord {
 }
 
 impl CaseRecord {
+    /// Whether it belongs to a list whose cells are compared with normal f32 scores without options.
+    fn is_compared(&self) -> bool {
+        matches!(self.list.as_str(), "distributions" | "types" | "ordered")
+    }
+
     /// The result of the rival of this name, if it ran.
     pub fn rival(&self, name: &str) -> Option<&RivalRecord> {
         self.rivals.iter().find(|rival| rival.name == name)
@@ -206,7 +232,7 @@ impl Report {
         let normal: Vec<_> = self
             .cases
             .iter()
-            .filter(|case| case.distribution == "normal" && case.list != "mixed")
+            .filter(|case| case.distribution == "normal" && case.list != "mixed" && !case.is_compared())
             .filter_map(|case| Some((case.rows, case.len, case.k, case.us_hot?)))
             .collect();
         for case in &mut self.cases {
@@ -218,7 +244,7 @@ impl Report {
                 rival.ratio_cold = ratio(rival.us_cold, case.us_cold);
             }
             case.ratio_normal = match reference {
-                Some(n) if case.list == "distributions" => ratio(case.us_hot, Some(n.3)),
+                Some(n) if case.is_compared() => ratio(case.us_hot, Some(n.3)),
                 _ => None,
             };
         }
@@ -343,10 +369,10 @@ impl Report {
     fn verdict_on(&self, name: &str) -> String {
         let results: Vec<_> = self.cases.iter().filter_map(|case| Some((case, case.rival(name)?))).collect();
         let exact = results.iter().filter(|(_, rival)| rival.exact).count();
-        let refused = results.iter().filter(|(_, rival)| rival.refused.is_some()).count();
+        let refused = results.iter().filter(|(_, rival)| rival.is_refused()).count();
         let mut text = format!("{name}: {exact} of {} cases exact, {refused} not supported\n", results.len());
         for (case, rival) in &results {
-            if let (Some(error), None) = (&rival.error, rival.refused) {
+            if let (Some(error), false) = (&rival.error, rival.is_refused()) {
                 let _ = writeln!(text, "{name} NOT EXACT {}: {error}", case.name);
             }
             if let (Some(us), Some(ours)) = (rival.us_hot, case.us_hot)
@@ -443,6 +469,8 @@ fn ratio(numerator: Option<f64>, denominator: Option<f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rivalry::without_options;
+    use super::super::shapes;
     use super::*;
 
     fn case(list: &str, distribution: &str, us_hot: f64) -> CaseRecord {
@@ -538,6 +566,43 @@ mod tests {
     }
 
     #[test]
+    fn cells_with_options_are_compared_with_those_without_and_never_the_reverse() {
+        let mut result = report(vec![
+            case("ordered", "normal", 12.0),
+            case("types", "normal", 8.0),
+            case("single", "normal", 10.0),
+            case("distributions", "equal", 15.0),
+        ]);
+        result.relate();
+        let ratios: Vec<_> = result.cases.iter().map(|case| case.ratio_normal).collect();
+        assert_eq!(ratios, [Some(1.2), Some(0.8), None, Some(1.5)]);
+        let markdown = result.to_markdown();
+        assert!(markdown.contains("\n## ordered\n") && markdown.contains("\n## types\n"), "{markdown}");
+    }
+
+    #[test]
+    fn a_record_says_what_the_operator_was_asked_for() {
+        let ordered = CaseRecord::of(&shapes::ordered()[0]);
+        assert_eq!(
+            [&*ordered.scores, &ordered.ties, &ordered.order],
+            ["f32", "lowest-index", "ascending-index"]
+        );
+        let narrow = CaseRecord::of(&shapes::types()[0]);
+        assert_eq!([&*narrow.scores, &narrow.ties, &narrow.order], ["bf16", "any", "any"]);
+    }
+
+    #[test]
+    fn a_rival_does_not_run_on_a_cell_with_options_and_is_not_called_wrong_there() {
+        let mut result = compared();
+        result.cases[0].rivals = vec![without_options("alpha")];
+        let text = result.to_terminal();
+        let line = text.lines().find(|line| line.starts_with("single/1x8192/k2048/normal")).unwrap();
+        assert!(line.ends_with("refused (options)"), "{text}");
+        assert!(text.contains("alpha: 0 of 3 cases exact, 2 not supported"), "{text}");
+        assert!(!text.contains("alpha NOT EXACT single/1x8192/k2048/normal"), "{text}");
+    }
+
+    #[test]
     fn one_wrong_case_spoils_the_run_and_is_named_with_its_reason() {
         let wrong = CaseRecord {
             exact: false,
@@ -616,7 +681,7 @@ mod tests {
     }
 
     #[test]
-    fn rivals_are_in_the_json_and_reports_without_them_are_read() {
+    fn rivals_are_in_the_json_and_reports_without_them_or_options_are_read() {
         let written = compared();
         let json = written.to_json().unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), written);
@@ -627,7 +692,9 @@ mod tests {
         assert_eq!(value["cases"][2]["rivals"][0]["refused"], 2);
         value.as_object_mut().unwrap().remove("rivals");
         for case in value["cases"].as_array_mut().unwrap() {
-            case.as_object_mut().unwrap().remove("rivals");
+            for later in ["rivals", "scores", "ties", "order"] {
+                case.as_object_mut().unwrap().remove(later);
+            }
         }
         assert!(serde_json::from_value::<Report>(value).unwrap().rivals.is_empty());
     }

@@ -72,6 +72,16 @@ pub fn compete(
     record
 }
 
+/// The record of a rival on a cell with options, where it does not run.
+pub fn without_options(name: &str) -> RivalRecord {
+    RivalRecord {
+        name: name.to_owned(),
+        without_options: true,
+        error: Some("not run: bench_topk knows no score types, ties and orders".to_owned()),
+        ..RivalRecord::default()
+    }
+}
+
 fn try_compete(
     name: &str,
     ground: &Ground<'_>,
@@ -135,7 +145,8 @@ fn try_compete(
 mod tests {
     use dsa_kernels::{Kernel, LaunchConfig};
 
-    use super::super::{inputs, shapes::Batch};
+    use super::super::inputs;
+    use super::super::shapes::{Batch, Options};
     use super::*;
     use crate::backend;
     use crate::distribution::Distribution;
@@ -162,6 +173,7 @@ mod tests {
                 batch: Batch::Even { rows: 1, len: 40 },
                 k: 1,
                 distribution: Distribution::SortedDown,
+                options: Options::default(),
                 origin_us: None,
             };
             let host = inputs::scores(&case).unwrap();

@@ -1,9 +1,11 @@
 //! The cells of the benchmark, in lists that have names.
 //!
-//! A cell is a batch shape, a `k` and a distribution of scores. Its name is unique and is what
-//! `--filter` looks at: `single/1x8192/k2048/normal`.
+//! A cell is a batch shape, a `k`, a distribution of scores, and what the operator is asked for beyond the
+//! right set. Its name is unique and is what `--filter` looks at: `single/1x8192/k2048/normal`.
 
 use std::fmt;
+
+use dsa_kernels::topk::{Order, ScoreType, Ties};
 
 use crate::distribution::Distribution;
 
@@ -28,6 +30,23 @@ pub enum Batch {
     },
 }
 
+/// Options of the operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The type of the scores.
+    pub scores: ScoreType,
+    /// Which of several equal scores are selected.
+    pub ties: Ties,
+    /// The order of the indices.
+    pub order: Order,
+}
+
+impl Options {
+    /// The lowest indices among equal scores, in ascending order.
+    pub const ORDERED: Self =
+        Self { scores: ScoreType::F32, ties: Ties::LowestIndex, order: Order::AscendingIndex };
+}
+
 /// One cell of the benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
@@ -39,6 +58,8 @@ pub struct Case {
     pub k: u32,
     /// What the scores are.
     pub distribution: Distribution,
+    /// What the operator is asked for.
+    pub options: Options,
     /// Time of the origin (vLLM PR 37421) on an H200 in microseconds, hot, where it was measured:
     /// no cell may be slower.
     pub origin_us: Option<f64>,
@@ -50,7 +71,13 @@ impl Case {
         let standard = k == 2048 && distribution == Distribution::Normal;
         let origin_us =
             ORIGIN_US.iter().find(|&&(r, l, _)| standard && (r, l) == (rows, len)).map(|&(_, _, us)| us);
-        Case { list, batch: Batch::Even { rows, len }, k, distribution, origin_us }
+        let options = Options::default();
+        Case { list, batch: Batch::Even { rows, len }, k, distribution, options, origin_us }
+    }
+
+    /// `rows` rows of `len` normal scores, with options, which the origin did not have.
+    fn with_options(list: &'static str, rows: u32, len: u32, options: Options) -> Self {
+        Case { options, origin_us: None, ..Self::even(list, rows, len, 2048, Distribution::Normal) }
     }
 
     /// Rows of different lengths in one wide buffer.
@@ -60,11 +87,12 @@ impl Case {
             batch: Batch::Mixed { label, pitch, lengths },
             k: 2048,
             distribution: Distribution::Normal,
+            options: Options::default(),
             origin_us: None,
         }
     }
 
-    /// The unique name: list, shape, `k` and distribution.
+    /// The unique name: list, shape, `k` and distribution, or the type of the scores if it is not f32.
     pub fn name(&self) -> String {
         self.to_string()
     }
@@ -102,16 +130,29 @@ impl Case {
     pub fn elements(&self) -> u64 {
         self.lengths().into_iter().map(u64::from).sum()
     }
+
+    /// Bytes of these scores.
+    pub fn bytes(&self) -> u64 {
+        self.elements() * u64::from(self.options.scores.bytes())
+    }
+
+    /// Whether the operator is asked for something beyond the right set of f32 scores.
+    pub fn has_options(&self) -> bool {
+        self.options != Options::default()
+    }
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (list, k, distribution) = (self.list, self.k, self.distribution.name());
         match &self.batch {
-            Batch::Even { rows, len } => write!(f, "{list}/{rows}x{len}/k{k}/{distribution}"),
-            Batch::Mixed { label, lengths, .. } => {
-                write!(f, "{list}/{}x{label}/k{k}/{distribution}", lengths.len())
-            }
+            Batch::Even { rows, len } => write!(f, "{list}/{rows}x{len}/k{k}/")?,
+            Batch::Mixed { label, lengths, .. } => write!(f, "{list}/{}x{label}/k{k}/", lengths.len())?,
+        }
+        match (self.options.scores, self.distribution) {
+            (ScoreType::F32, _) => f.write_str(distribution),
+            (scores, Distribution::Normal) => f.write_str(scores.name()),
+            (scores, _) => write!(f, "{distribution}-{scores}"),
         }
     }
 }
@@ -217,6 +258,19 @@ pub fn distributions() -> Vec<Case> {
     cases
 }
 
+/// Scores of another type.
+pub fn types() -> Vec<Case> {
+    let bf16 = Options { scores: ScoreType::Bf16, ..Options::default() };
+    [(256, 128 << 10), (64, 128 << 10)].map(|(rows, len)| Case::with_options("types", rows, len, bf16)).into()
+}
+
+/// Output that depends on the scores alone.
+pub fn ordered() -> Vec<Case> {
+    [(1, 8 << 10), (1, 128 << 10), (1, 1 << 20), (64, 8 << 10), (64, 128 << 10), (256, 128 << 10)]
+        .map(|(rows, len)| Case::with_options("ordered", rows, len, Options::ORDERED))
+        .into()
+}
+
 /// The rows of `tests/data`, of the given lengths: the benchmark's main job.
 pub fn real(pitch: u32, lengths: Vec<u32>) -> Case {
     Case {
@@ -224,13 +278,14 @@ pub fn real(pitch: u32, lengths: Vec<u32>) -> Case {
         batch: Batch::Mixed { label: "indexer", pitch, lengths },
         k: 2048,
         distribution: Distribution::Real,
+        options: Options::default(),
         origin_us: None,
     }
 }
 
 /// Everything that a GPU runs by default, after the real rows.
 pub fn full() -> Vec<Case> {
-    [single(), batch(), k_sweep(), mixed(), distributions()].concat()
+    [single(), batch(), k_sweep(), mixed(), distributions(), types(), ordered()].concat()
 }
 
 /// The cells with a time of the origin to hold, and one of each other kind.
@@ -243,6 +298,8 @@ pub fn quick() -> Vec<Case> {
         "mixed/128xoutlier/k2048/normal",
         "distributions/64x8192/k2048/uniform",
         "distributions/1x131072/k2048/all-equal",
+        "types/64x131072/k2048/bf16",
+        "ordered/64x8192/k2048/normal",
     ];
     full()
         .into_iter()
@@ -278,6 +335,12 @@ pub fn emulated() -> Vec<Case> {
     }
     let cycle = vec![40_000, 1_500, 6_000, 20_000];
     cases.push(Case::mixed("emulated", "cycle", 49_152, cycle));
+    for (rows, len) in [(2, 8 << 10), (1, 40_000)] {
+        for scores in [ScoreType::F16, ScoreType::Bf16] {
+            cases.push(Case::with_options("types", rows, len, Options { scores, ..Options::default() }));
+        }
+        cases.push(Case::with_options("ordered", rows, len, Options::ORDERED));
+    }
     cases
 }
 
@@ -350,8 +413,22 @@ mod tests {
 
     #[test]
     fn quick_keeps_every_chosen_name() {
-        // 10 cells of the origin and the 7 named ones: a misspelt name would be missing here.
-        assert_eq!(quick().len(), ORIGIN_US.len() + 7);
+        // 10 cells of the origin and the 9 named ones: a misspelt name would be missing here.
+        assert_eq!(quick().len(), ORIGIN_US.len() + 9);
+    }
+
+    #[test]
+    fn cells_with_options_are_named_by_them_and_hold_no_time_of_the_origin() {
+        let names: Vec<_> = types().iter().map(Case::name).collect();
+        assert_eq!(names, ["types/256x131072/k2048/bf16", "types/64x131072/k2048/bf16"]);
+        let names: Vec<_> = ordered().iter().map(Case::name).collect();
+        assert_eq!(names[..2], ["ordered/1x8192/k2048/normal", "ordered/1x131072/k2048/normal"]);
+        assert_eq!(names.len(), 6);
+        let with_options: Vec<_> = full().into_iter().filter(Case::has_options).collect();
+        assert_eq!(with_options, [types(), ordered()].concat());
+        assert!(with_options.iter().all(|case| case.origin_us.is_none()));
+        let [wide, narrow] = [&ordered()[4], &types()[1]].map(|case| (case.elements(), case.bytes()));
+        assert_eq!((wide, narrow), ((8 << 20, 32 << 20), (8 << 20, 16 << 20)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 
+use dsa_kernels::topk::ScoreType;
 use dsa_kernels::{Buffer, Device, Error, Kernel, LaunchConfig, Stream};
 use dsa_kernels_probe::FLOOR_THREADS;
 
@@ -12,10 +13,11 @@ use super::measure::measure;
 use super::operator::{CaseError, Operator};
 use super::report::{CaseRecord, RivalRecord};
 use super::rival::{Rival, SCRATCH_BYTES};
-use super::rivalry::{Ground, compete};
+use super::rivalry::{Ground, compete, without_options};
 use super::shapes::{Batch, Case};
 use crate::backend;
 use crate::distribution::Distribution;
+use crate::scores::{rounded, to_bytes};
 
 /// Blocks of the floor kernel per multiprocessor: all that are resident.
 const FLOOR_BLOCKS: u32 = 2;
@@ -92,7 +94,7 @@ impl Timed {
         record: &mut CaseRecord,
         progress: impl FnOnce(&CaseRecord),
     ) -> Result<(), CaseError> {
-        let bytes = bytes(case);
+        let bytes = case.bytes();
         let cold = Rotation::cold(bytes, self.device.properties().l2_bytes as u64);
         let mut operator = Operator::new(&self.device, case)?;
         record.path = operator.path();
@@ -119,8 +121,12 @@ impl Timed {
         Ok(())
     }
 
-    /// The rivals on the cell, with the buffers that the operator was timed with.
+    /// The rivals on the cell, with the buffers that the operator was timed with; none runs on a cell with
+    /// options.
     fn compete(&self, case: &Case, operator: &Operator, inputs: &Inputs, cold: Rotation) -> Vec<RivalRecord> {
+        if case.has_options() {
+            return self.rivals.iter().map(|rival| without_options(&rival.name)).collect();
+        }
         let ground = Ground {
             device: &self.device,
             stream: &self.stream,
@@ -155,7 +161,7 @@ impl Timed {
         if let Some(&us) = self.floors.get(&(bytes, rotation.inputs)) {
             return Ok(us);
         }
-        let elements = bytes / size_of::<f32>() as u64;
+        let elements = words(bytes) as u64;
         let config =
             LaunchConfig::new(FLOOR_BLOCKS * self.device.properties().multiprocessors, FLOOR_THREADS);
         let mut chain = Chain::capture(&self.device, &self.stream, rotation, |stream, input| {
@@ -178,9 +184,9 @@ fn prove(operator: &Operator, chain: &mut Chain, scores: &[f32]) -> Result<(), C
     operator.prove(scores)
 }
 
-/// Bytes of scores that a launch has to read.
-fn bytes(case: &Case) -> u64 {
-    case.elements() * size_of::<f32>() as u64
+/// Elements of the pool that have so many bytes.
+fn words(bytes: u64) -> usize {
+    bytes as usize / size_of::<f32>()
 }
 
 /// Normal scores on the host and on the device. Windows of it are inputs.
@@ -208,8 +214,8 @@ fn window_pitch(elements: usize) -> usize {
 
 /// Scores that the pool needs for `case` and its floors.
 fn pool_elements(case: &Case, cold: bool, l2_bytes: u64) -> usize {
-    let inputs = if cold { Rotation::cold(bytes(case), l2_bytes).inputs } else { 1 };
-    let windows = inputs * window_pitch(case.elements() as usize);
+    let inputs = if cold { Rotation::cold(case.bytes(), l2_bytes).inputs } else { 1 };
+    let windows = inputs * window_pitch(words(case.bytes()));
     if case.distribution == Distribution::Normal { windows.max(footprint(case)) } else { windows }
 }
 
@@ -218,7 +224,7 @@ fn footprint(case: &Case) -> usize {
     case.rows() as usize * case.pitch() as usize
 }
 
-/// The inputs of one cell: windows of the pool where rows are normal and unpadded, else buffers of
+/// The inputs of one cell: windows of the pool where rows are normal, unpadded and f32, else buffers of
 /// their own with the same contents.
 struct Inputs {
     /// One address per input.
@@ -226,20 +232,25 @@ struct Inputs {
     /// The contents, where they are not a prefix of the pool.
     own: Option<Vec<f32>>,
     footprint: usize,
-    _buffers: Vec<Buffer<f32>>,
+    _buffers: Vec<Buffer<u8>>,
 }
 
 impl Inputs {
     fn new(device: &Device, pool: &Pool, case: &Case, count: usize) -> Result<Self, CaseError> {
         let footprint = footprint(case);
         let normal = case.distribution == Distribution::Normal;
-        if normal && matches!(case.batch, Batch::Even { .. }) {
+        let kind = case.options.scores;
+        if normal && kind == ScoreType::F32 && matches!(case.batch, Batch::Even { .. }) {
             let addresses = (0..count).map(|input| pool.window(footprint, input)).collect();
             return Ok(Self { addresses, own: None, footprint, _buffers: Vec::new() });
         }
-        let own = if normal { None } else { Some(inputs::scores(case)?) };
-        let scores = own.as_deref().unwrap_or(&pool.host[..footprint]);
-        let buffers = (0..count).map(|_| device.upload(scores)).collect::<Result<Vec<_>, _>>()?;
+        let own = match (normal, kind) {
+            (true, ScoreType::F32) => None,
+            (true, _) => Some(pool.host[..footprint].iter().map(|&score| rounded(kind, score)).collect()),
+            (false, _) => Some(inputs::scores(case)?),
+        };
+        let bytes = to_bytes(kind, own.as_deref().unwrap_or(&pool.host[..footprint]));
+        let buffers = (0..count).map(|_| device.upload(&bytes)).collect::<Result<Vec<_>, _>>()?;
         let addresses = buffers.iter().map(Buffer::address).collect();
         Ok(Self { addresses, own, footprint, _buffers: buffers })
     }
@@ -259,10 +270,26 @@ mod tests {
     fn the_pool_holds_every_window_of_every_cell() {
         let l2_bytes = 60 << 20;
         for case in shapes::full() {
-            let inputs = Rotation::cold(bytes(&case), l2_bytes).inputs;
-            let last_end = (inputs - 1) * window_pitch(case.elements() as usize) + case.elements() as usize;
+            let inputs = Rotation::cold(case.bytes(), l2_bytes).inputs;
+            let window = words(case.bytes());
+            let last_end = (inputs - 1) * window_pitch(window) + window;
             assert!(pool_elements(&case, true, l2_bytes) >= last_end, "{case}");
             assert!(pool_elements(&case, false, l2_bytes) >= case.elements() as usize, "{case}");
+        }
+    }
+
+    #[test]
+    fn inputs_of_other_types_are_the_rounded_pool_in_buffers_of_their_own() {
+        let device = Device::emulator();
+        let case = Case { batch: Batch::Even { rows: 2, len: 1_001 }, ..shapes::types().remove(0) };
+        let pool = Pool::new(&device, pool_elements(&case, false, 0)).unwrap();
+        let inputs = Inputs::new(&device, &pool, &case, 3).unwrap();
+        let expected: Vec<_> =
+            pool.host[..2_002].iter().map(|&score| rounded(ScoreType::Bf16, score)).collect();
+        assert_eq!(inputs.host(&pool), expected);
+        assert_eq!(inputs.addresses.len(), 3);
+        for buffer in &inputs._buffers {
+            assert_eq!(buffer.download().unwrap(), to_bytes(ScoreType::Bf16, &expected));
         }
     }
 
