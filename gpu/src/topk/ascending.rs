@@ -95,7 +95,7 @@ pub fn sort(staged: Staged, count: u32, len: u32, memory: Shared<u32>, sums: Sum
     block::sync();
     let span = per_thread * THREADS * u32::BITS;
     let (mut first, mut position) = (0, 0);
-    loop {
+    while first < len && position < count {
         for i in 0..HELD as usize {
             let distance = held[i].wrapping_sub(first);
             if distance < span {
@@ -115,14 +115,11 @@ pub fn sort(staged: Staged, count: u32, len: u32, memory: Shared<u32>, sums: Sum
             own_position += bits.count_ones();
         });
         position += total;
-        if position >= count {
-            break;
-        }
         for_each(per_thread, clear);
         first += span;
+        // After the last pass: everything is staged.
         block::sync();
     }
-    block::sync();
 }
 
 /// Calls `f` with each of a thread's words.

@@ -34,7 +34,8 @@ impl KeyRange {
     #[inline(always)]
     pub fn of_bin(first: u32, bin: u32, shift: u32) -> Self {
         let first = first + (bin << shift);
-        Self { first, last: first + ((1 << shift) - 1) }
+        // The last bins may reach beyond all keys.
+        Self { first, last: first.saturating_add((1 << shift) - 1) }
     }
 }
 
@@ -200,24 +201,27 @@ pub fn select(source: &impl Source, wanted: u32, lowest_indices: bool, scratch: 
     block::sync();
     let [first, last, above, count] = scratch.found.get4(0);
     let mut view = View { source, equal: ABSENT };
-    let mut found = Narrowed { range: KeyRange { first, last }, above, count };
+    let mut known = Narrowed { range: KeyRange { first, last }, above, count };
     let (mut wanted_of_view, mut enough) = (wanted, RANKED);
+    let mut found = known;
     let mut last_index = u32::MAX;
     // Keys first. If more elements have the k-th largest than are wanted, then, among these, indices.
-    let Narrowed { range, above, count } = loop {
-        let narrowed = narrow(&view, found, wanted_of_view, enough, scratch);
+    loop {
+        let narrowed = narrow(&view, known, wanted_of_view, enough, scratch);
         if view.equal != ABSENT {
             last_index = !narrowed.range.first;
-            break found;
+            break;
         }
         found = narrowed;
         let Narrowed { range, above, count } = found;
         if !lowest_indices || range.first < range.last || above + count == wanted {
-            break found;
+            break;
         }
         view.equal = range.first;
+        known = Narrowed { range: KeyRange { first: ABSENT + 1, last: u32::MAX }, above: 0, count };
         (wanted_of_view, enough) = (wanted - above, 0);
-    };
+    }
+    let Narrowed { range, above, count } = found;
     let Scratch { counters, ranked, .. } = scratch;
     if thread::index() == 0 {
         counters.start(0, 0);
