@@ -41,6 +41,9 @@ pub struct Memory {
 /// See [`topk_f32`](crate::topk_f32).
 #[inline(always)]
 pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory) {
+    if batch.rows == 0 {
+        return;
+    }
     let mut carve = Carve::dynamic();
     // SAFETY: the launch has `shared_bytes(max_len)` of shared memory.
     let (scratch, desk) = unsafe { (Scratch::carve(&mut carve), Desk::carve(&mut carve)) };

@@ -10,6 +10,7 @@ use dsa_simt::{Carve, Shared, block, opaque, thread};
 use super::bins::THREADS;
 use super::element::Element;
 use super::prefix::Sums;
+use super::slab::MAX_SLICES;
 use super::{Batch, MIN_SLICE, RESIDENT_PLACES};
 
 /// A block's part of a row.
@@ -36,7 +37,7 @@ const NOTHING: u32 = u32::MAX;
 
 impl Desk {
     /// Words of shared memory that [`Desk::carve`] takes, a multiple of 4.
-    pub const WORDS: u32 = 8;
+    pub const WORDS: u32 = 4;
 
     /// Takes its room from `carve`.
     ///
@@ -50,35 +51,37 @@ impl Desk {
 
     #[inline(always)]
     fn put(self, part: Part) {
-        self.0.set4(0, [part.row, part.len, part.number, part.slices]);
-        self.0.set(4, part.first);
+        const { assert!(MAX_SLICES <= u16::MAX as u32) };
+        self.0.set4(0, [part.row, part.len, part.number | part.slices << u16::BITS, part.first]);
     }
 
     /// The block's part, if there is one; after a block barrier.
     #[inline(always)]
     pub fn part(self) -> Option<Part> {
-        let [row, len, number, slices] = self.0.get4(0);
+        let [row, len, packed, first] = self.0.get4(0);
         if row == NOTHING {
             return None;
         }
-        Some(Part { row, len, number, slices, first: self.0.get(4) })
+        Some(Part { row, len, number: packed & 0xffff, slices: packed >> u16::BITS, first })
     }
 
-    /// Puts the block's first part on the desk. Collective over the block; a block barrier before it is read.
+    /// Puts the block's first part on the desk; the batch has rows. Collective over the block; a block barrier
+    /// before it is read.
     #[inline(always)]
     pub fn first<E: Element>(self, batch: &Batch<E>, sums: Sums) {
         let blocks = block::count();
-        if batch.rows >= blocks || batch.max_len <= RESIDENT_PLACES {
-            self.whole(batch, block::index());
-        } else if batch.rows == 1 {
-            if thread::index() == 0 {
-                let (len, number) = (batch.len(0), block::index());
-                let slices = pieces(len).clamp(1, blocks);
-                let row = if number < slices { 0 } else { NOTHING };
-                self.put(Part { row, len, number, slices, first: 0 });
-            }
-        } else {
-            self.divided(batch, blocks, sums);
+        let divided = batch.rows < blocks && batch.max_len > RESIDENT_PLACES;
+        // A row to a thread, if there are fewer of them than blocks, of which there are at most as many as threads.
+        let row = if divided { opaque(thread::index()) } else { block::index() };
+        // Of the last row, if there is none of that number: without a branch.
+        let len = batch.len(row.min(batch.rows - 1));
+        if divided && batch.rows > 1 {
+            self.divide(row, len, batch.rows, sums);
+        } else if thread::index() == 0 {
+            let (number, slices) =
+                if divided { (block::index(), pieces(len).clamp(1, blocks)) } else { (0, 1) };
+            let row = if row < batch.rows && number < slices { row } else { NOTHING };
+            self.put(Part { row, len, number, slices, first: row });
         }
     }
 
@@ -88,26 +91,17 @@ impl Desk {
         // Where rows are divided, nobody has more than one part.
         let row = self.0.get(0) + block::count();
         block::sync();
-        self.whole(batch, row);
-    }
-
-    /// Puts a whole row on the desk, if there is one of that number.
-    #[inline(always)]
-    fn whole<E: Element>(self, batch: &Batch<E>, row: u32) {
         if thread::index() == 0 {
             let (row, len) = if row < batch.rows { (row, batch.len(row)) } else { (NOTHING, 0) };
             self.put(Part { row, len, number: 0, slices: 1, first: row });
         }
     }
 
-    /// Divides the blocks among fewer rows.
+    /// Divides the blocks among fewer rows, of which each thread has one, if there are enough.
     #[inline(always)]
-    fn divided<E: Element>(self, batch: &Batch<E>, blocks: u32, sums: Sums) {
-        // A row to a thread: there are fewer rows than blocks, and at most as many blocks as threads.
-        let row = opaque(thread::index());
-        let exists = row < batch.rows;
-        let len = if exists { batch.len(row) } else { 0 };
-        let own = pieces(len);
+    fn divide(self, row: u32, len: u32, rows: u32, sums: Sums) {
+        let exists = row < rows;
+        let own = if exists { pieces(len) } else { 0 };
         let (_, [all]) = sums.before([own]);
         if thread::index() == 0 {
             self.put(Part { row: NOTHING, len: 0, number: 0, slices: 0, first: 0 });
@@ -115,7 +109,7 @@ impl Desk {
         block::sync();
         // At most 512 blocks and 2^19 pieces: the product fits in 32 bits. Rounded down, so that the sum over
         // the rows is at most the number of blocks.
-        let extra = if own > 0 { (blocks - batch.rows) * own / all } else { 0 };
+        let extra = if own > 0 { (block::count() - rows) * own / all } else { 0 };
         let slices = if exists { (1 + extra).min(own.max(1)) } else { 0 };
         let ([first], _) = sums.before([slices]);
         let number = block::index().wrapping_sub(first);

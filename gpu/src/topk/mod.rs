@@ -129,16 +129,18 @@ impl<E: Element> Batch<E> {
     /// The valid length of a row.
     #[inline(always)]
     pub fn len(&self, row: u32) -> u32 {
+        // At least 1, as promised; said again, or the compiler would have each division by it checked.
+        let (next_n, compress_ratio) = (self.next_n.max(1), self.compress_ratio.max(1));
         // SAFETY: the launcher promises a length for every row.
-        let lengths = unsafe { Global::from_raw(self.lengths, self.rows.div_ceil(self.next_n) as usize) };
-        if self.next_n == 1 && self.compress_ratio == 1 {
+        let lengths = unsafe { Global::from_raw(self.lengths, self.rows.div_ceil(next_n) as usize) };
+        if next_n == 1 && compress_ratio == 1 {
             let len = lengths.get_readonly(row as usize);
             return (len.max(0).cast_unsigned()).min(self.max_len);
         }
-        let sequence = i64::from(lengths.get_readonly((row / self.next_n) as usize));
+        let sequence = i64::from(lengths.get_readonly((row / next_n) as usize));
         // 64 bits: a length near the ends of i32 must not wrap.
-        let len = sequence - i64::from(self.next_n) + 1 + i64::from(row % self.next_n);
-        let len = len.clamp(0, i64::from(u32::MAX)) as u32 / self.compress_ratio;
+        let len = sequence - i64::from(next_n) + 1 + i64::from(row % next_n);
+        let len = len.clamp(0, i64::from(u32::MAX)) as u32 / compress_ratio;
         len.min(self.max_len)
     }
 

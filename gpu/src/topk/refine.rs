@@ -72,11 +72,27 @@ impl Scratch {
             + Self::FOUND);
     /// Rounded up to 16 bytes.
     const EXTREMES: u32 = 4;
-    const FOUND: u32 = 4;
+    const FOUND: u32 = 8;
+    const LAST_INDEX: u32 = 4;
     /// Where the complement of the smallest key is gathered.
     pub(super) const LOW: u32 = 0;
     /// Where the largest key is gathered.
     pub(super) const HIGH: u32 = 1;
+
+    /// Notes up to which index elements of the range are taken.
+    #[inline(always)]
+    fn note_last_index(self, index: u32) {
+        if thread::index() == 0 {
+            self.found.set(Self::LAST_INDEX, index);
+        }
+    }
+
+    /// What was noted, after a block barrier.
+    #[inline(always)]
+    fn noted(self) -> Narrowed {
+        let [first, last, above, count] = self.found.get4(0);
+        Narrowed { range: KeyRange { first, last }, above, count }
+    }
 
     /// Notes where the k-th largest element is, for [`select`]: all threads know, and none needs a register
     /// for it. A block barrier before `select`, which begins with one.
@@ -140,6 +156,12 @@ pub struct Narrowed {
 impl Narrowed {
     /// In place of a count that is not known: more than there can be.
     pub const UNCOUNTED: u32 = 1 << 31;
+
+    /// Whether nothing is left to rank: all of the range are wanted, or all of it are equal.
+    #[inline(always)]
+    fn is_settled(self, wanted: u32) -> bool {
+        self.above + self.count == wanted || self.range.first == self.range.last
+    }
 }
 
 /// What a path made of its elements.
@@ -198,43 +220,42 @@ pub fn narrow(source: &impl Source, found: Narrowed, wanted: u32, enough: u32, s
 /// Collective over the block. Begins and ends with a block barrier.
 #[inline(always)]
 pub fn select(source: &impl Source, wanted: u32, lowest_indices: bool, scratch: Scratch) {
-    block::sync();
-    let [first, last, above, count] = scratch.found.get4(0);
     let mut view = View { source, equal: ABSENT };
-    let mut known = Narrowed { range: KeyRange { first, last }, above, count };
-    let (mut wanted_of_view, mut enough) = (wanted, RANKED);
-    let mut found = known;
-    let mut last_index = u32::MAX;
-    // Keys first. If more elements have the k-th largest than are wanted, then, among these, indices.
+    // Keys first. If more elements have the k-th largest than are wanted, then, among these, indices. In between
+    // all that is known is noted, and not held in registers.
     loop {
-        let narrowed = narrow(&view, known, wanted_of_view, enough, scratch);
+        block::sync();
+        let mut known = scratch.noted();
+        let (mut wanted_of_view, mut enough) = (wanted, RANKED);
         if view.equal != ABSENT {
-            last_index = !narrowed.range.first;
+            (wanted_of_view, enough) = (wanted - known.above, 0);
+            let range = KeyRange { first: ABSENT + 1, last: u32::MAX };
+            known = Narrowed { range, above: 0, count: known.count };
+        }
+        let narrowed = narrow(&view, known, wanted_of_view, enough, scratch);
+        let Narrowed { range, above, count } = narrowed;
+        if view.equal != ABSENT {
+            scratch.note_last_index(!range.first);
             break;
         }
-        found = narrowed;
-        let Narrowed { range, above, count } = found;
+        scratch.note(narrowed);
+        scratch.note_last_index(u32::MAX);
         if !lowest_indices || range.first < range.last || above + count == wanted {
             break;
         }
         view.equal = range.first;
-        known = Narrowed { range: KeyRange { first: ABSENT + 1, last: u32::MAX }, above: 0, count };
-        (wanted_of_view, enough) = (wanted - above, 0);
     }
-    let Narrowed { range, above, count } = found;
-    let Scratch { counters, ranked, .. } = scratch;
     if thread::index() == 0 {
-        counters.start(0, 0);
+        scratch.counters.start(0, 0);
     }
     block::sync();
-    let staged = scratch.staged();
-    // All of the range are wanted, or all of it are equal.
-    let settled = above + count == wanted || range.first == range.last;
-    let ranked_or_staged = if settled { None } else { Some(ranked) };
-    source.visit(&mut Emit { range, last_index, counters, staged, above, wanted, ranked: ranked_or_staged });
+    source.visit(&mut Emit { scratch, wanted });
     block::sync();
-    if !settled {
-        ranked.rank::<THREADS>(count, wanted - above, |rank, index| staged.set(above + rank, index));
+    let found = scratch.noted();
+    if !found.is_settled(wanted) {
+        let Narrowed { above, count, .. } = found;
+        let put = |rank, index| scratch.staged().set(above + rank, index);
+        scratch.ranked.rank::<THREADS>(count, wanted - above, put);
         block::sync();
     }
 }
@@ -271,44 +292,43 @@ impl<V: Visitor> Visitor for ViewVisitor<'_, V> {
     }
 }
 
-/// Stages the elements above a range. Those in it are listed, or the first ones are staged, too.
+/// Stages the elements above the range that was noted. Those in it are listed, or the first ones are staged, too.
+///
+/// What was noted is read for each tile: registers are scarcer than time here.
 struct Emit {
-    range: KeyRange,
-    /// Of the range, only indices up to here.
-    last_index: u32,
-    counters: Counters,
-    staged: Staged,
-    above: u32,
+    scratch: Scratch,
     wanted: u32,
-    ranked: Option<Candidates>,
 }
 
 impl Visitor for Emit {
     #[inline(always)]
     fn visit<const N: usize>(&mut self, tile: Tile<N>) {
+        let Scratch { counters, ranked, .. } = self.scratch;
+        let staged = self.scratch.staged();
+        let found = self.scratch.noted();
+        let last_index = self.scratch.found.get(Scratch::LAST_INDEX);
         let (mut winners, mut ties) = (0_u32, 0_u32);
         for element in 0..N {
             let key = tile.keys[element];
-            winners |= u32::from(key > self.range.last) << element;
-            let is_tie = key >= self.range.first && key != ABSENT;
-            ties |= u32::from(is_tie && tile.index(element as u32) <= self.last_index) << element;
+            winners |= u32::from(key > found.range.last) << element;
+            let is_tie = key >= found.range.first && key != ABSENT;
+            ties |= u32::from(is_tie && tile.index(element as u32) <= last_index) << element;
         }
         ties &= !winners;
         if warp::any(warp::ALL, winners != 0) {
-            let index = |element| tile.index(element);
-            self.staged.set_winners(self.counters, winners, N as u32, index);
+            staged.set_winners(counters, winners, N as u32, |element| tile.index(element));
         }
-        if ties != 0 {
-            for element in 0..N {
-                if ties >> element & 1 != 0 {
-                    let (number, index) = (self.counters.tie(), tile.index(element as u32));
-                    match self.ranked {
-                        Some(ranked) => ranked.add(number, tile.keys[element], index),
-                        None if self.above + number < self.wanted => {
-                            self.staged.set(self.above + number, index)
-                        }
-                        None => {}
-                    }
+        if ties == 0 {
+            return;
+        }
+        let is_settled = found.is_settled(self.wanted);
+        for element in 0..N {
+            if ties >> element & 1 != 0 {
+                let (number, index) = (counters.tie(), tile.index(element as u32));
+                if !is_settled {
+                    ranked.add(number, tile.keys[element], index);
+                } else if found.above + number < self.wanted {
+                    staged.set(found.above + number, index);
                 }
             }
         }

@@ -74,9 +74,10 @@ pub fn select<E: Element>(
     let share = row.vectors().div_ceil(slices);
     let first = number * share;
     let end = row.vectors().min(first + share);
+    let read_tile = || row.share::<SHARE>(first, end, SHARE);
     // On its way while the threshold is found.
-    let tile = row.share::<SHARE>(first, end, SHARE);
-    let passing = guess(row, wanted, scratch, notes);
+    let mut tile = read_tile();
+    let passing = guess(row, wanted, scratch, notes, || tile = read_tile());
     // `guess` ends with a barrier.
     scratch.bins.zero();
     collect(row, tile, first, end, passing, list, scratch.counters);
@@ -141,9 +142,15 @@ impl Notes {
 
 /// A score that, by a sample, somewhat more than `wanted` elements of the row are at or above; noted.
 ///
-/// The bins are empty. Collective over the block; ends with a block barrier.
+/// Calls `after_effort` after a part that has use for all registers, which is seldom run. The bins are empty. Collective over the block; ends with a block barrier.
 #[inline(always)]
-fn guess<E: Element>(row: Scores<E>, wanted: u32, scratch: Scratch, notes: Notes) -> f32 {
+fn guess<E: Element>(
+    row: Scores<E>,
+    wanted: u32,
+    scratch: Scratch,
+    notes: Notes,
+    mut after_effort: impl FnMut(),
+) -> f32 {
     let Scratch { bins, extremes, .. } = scratch;
     let sample = Sample::of(row, wanted);
     let rank = sample.rank(wanted);
@@ -176,6 +183,7 @@ fn guess<E: Element>(row: Scores<E>, wanted: u32, scratch: Scratch, notes: Notes
             let above = if range.last == NAN { f32::NEG_INFINITY } else { score(range.last + 1) };
             (passing, crowded) = (above, range.last);
         }
+        after_effort();
     }
     if thread::index() == 0 {
         notes.0.set(Notes::PASSING, key(passing));
@@ -317,6 +325,8 @@ fn take_equal<E: Element>(
     scratch: Scratch,
 ) -> bool {
     const { assert!(SHARE == 4 && 2 * u16::BITS == u32::BITS) };
+    // As many scores for every type: registers are scarce here.
+    let vectors = const { SHARE / E::PER_WORD as usize };
     let staged = scratch.staged();
     let mut number = opaque(thread::index());
     while number < listed {
@@ -326,11 +336,11 @@ fn take_equal<E: Element>(
     let mut position = listed;
     let mut first = 0;
     while first < row.vectors() && position < wanted {
-        let share = row.share::<SHARE>(first, row.vectors(), SHARE);
+        let share = row.share::<SHARE>(first, row.vectors(), vectors);
         // NaN stands for no score, too: only what lies in the row counts.
         let mut bits = share.bits::<E>(|score| key(score) == equal);
         if equal == NAN {
-            for bit in 0..SHARE as u32 * E::PER_VECTOR {
+            for bit in 0..vectors as u32 * E::PER_VECTOR {
                 bits &= !(u32::from(index::<E>(share.start, bit) >= row.len()) << bit);
             }
         }
@@ -339,7 +349,7 @@ fn take_equal<E: Element>(
         let count = |v: u32| of_vector(v).count_ones();
         let packed = [count(0) | count(1) << u16::BITS, count(2) | count(3) << u16::BITS];
         let (before, totals) = scratch.sums.before(packed);
-        for v in 0..SHARE as u32 {
+        for v in 0..vectors as u32 {
             let half = v % 2 * u16::BITS;
             let mut own = position + (before[v as usize / 2] >> half & 0xffff);
             let mut bits = of_vector(v);
@@ -351,7 +361,7 @@ fn take_equal<E: Element>(
             position += totals[v as usize / 2] >> half & 0xffff;
         }
         block::sync();
-        first += SHARE as u32 * THREADS;
+        first += vectors as u32 * THREADS;
     }
     position >= wanted
 }

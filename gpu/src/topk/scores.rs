@@ -165,13 +165,15 @@ impl<E: Element> Scores<E> {
 impl<E: Element> Source for Scores<E> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
+        // As many scores for every type: registers are scarce here.
+        let count = const { SHARE / E::PER_WORD as usize };
         let mut first = 0;
         while first < self.vectors() {
-            let share = self.share::<SHARE>(first, self.vectors(), SHARE);
-            // Score `number` of each word: as many keys for every type.
+            let share = self.share::<SHARE>(first, self.vectors(), count);
+            // Score `number` of each word.
             for number in 0..E::PER_WORD {
                 let mut keys = [ABSENT; 4 * SHARE];
-                for i in 0..4 * SHARE {
+                for i in 0..4 * count {
                     let place = i as u32 / VECTOR_WORDS * E::PER_VECTOR
                         + i as u32 % VECTOR_WORDS * E::PER_WORD
                         + number;
@@ -186,7 +188,7 @@ impl<E: Element> Source for Scores<E> {
                     stride: THREADS * E::PER_VECTOR,
                 });
             }
-            first += SHARE as u32 * THREADS;
+            first += count as u32 * THREADS;
         }
     }
 }
