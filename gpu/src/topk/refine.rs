@@ -306,13 +306,11 @@ impl Visitor for Emit {
         let Scratch { counters, ranked, .. } = self.scratch;
         let staged = self.scratch.staged();
         let found = self.scratch.noted();
-        let last_index = self.scratch.found.get(Scratch::LAST_INDEX);
         let (mut winners, mut ties) = (0_u32, 0_u32);
         for element in 0..N {
             let key = tile.keys[element];
             winners |= u32::from(key > found.range.last) << element;
-            let is_tie = key >= found.range.first && key != ABSENT;
-            ties |= u32::from(is_tie && tile.index(element as u32) <= last_index) << element;
+            ties |= u32::from(key >= found.range.first && key != ABSENT) << element;
         }
         ties &= !winners;
         if warp::any(warp::ALL, winners != 0) {
@@ -322,9 +320,11 @@ impl Visitor for Emit {
             return;
         }
         let is_settled = found.is_settled(self.wanted);
+        let last_index = self.scratch.found.get(Scratch::LAST_INDEX);
         for element in 0..N {
-            if ties >> element & 1 != 0 {
-                let (number, index) = (counters.tie(), tile.index(element as u32));
+            let index = tile.index(element as u32);
+            if ties >> element & 1 != 0 && index <= last_index {
+                let number = counters.tie();
                 if !is_settled {
                     ranked.add(number, tile.keys[element], index);
                 } else if found.above + number < self.wanted {

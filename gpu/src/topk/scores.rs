@@ -169,7 +169,8 @@ impl<E: Element> Source for Scores<E> {
         let count = const { SHARE / E::PER_WORD as usize };
         let mut first = 0;
         while first < self.vectors() {
-            let share = self.share::<SHARE>(first, self.vectors(), count);
+            // Opaque: one counter, not one for each address that follows it.
+            let share = self.share::<SHARE>(opaque(first), self.vectors(), count);
             // Score `number` of each word.
             for number in 0..E::PER_WORD {
                 let mut keys = [ABSENT; 4 * SHARE];
