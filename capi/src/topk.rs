@@ -128,7 +128,6 @@ pub unsafe extern "C" fn dsa_topk_enqueue(
         if rows == 0 {
             return Ok(());
         }
-        check_values(values, operator.plan().limits().values)?;
         check_workspace(workspace_bytes, operator.workspace_bytes())?;
         // SAFETY: the caller's promise.
         let mut workspace =
@@ -145,21 +144,6 @@ pub unsafe extern "C" fn dsa_topk_enqueue(
             error => error.into(),
         })
     })
-}
-
-/// Refuses values that the operator does not write, and a missing place for those that it does.
-fn check_values(values: *const c_void, wanted: bool) -> Result<(), Failure> {
-    match (values.is_null(), wanted) {
-        (true, true) => {
-            let limit = "a device address for an operator with values";
-            Err(Failure::argument("values", "NULL", limit, "pass device memory for rows * k scores"))
-        }
-        (false, false) => {
-            let limit = "NULL for an operator without values";
-            Err(Failure::argument("values", format!("{values:p}"), limit, "set config->values to 1"))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn check_workspace(passed: usize, needed: usize) -> Result<(), Failure> {

@@ -28,6 +28,12 @@ struct Arguments {
     /// Only the cells with a time to hold and one of each other kind; hot times only.
     #[arg(long)]
     quick: bool,
+    /// Hot times only.
+    #[arg(long)]
+    hot: bool,
+    /// Launches wait until the one before them has ended, where they would otherwise start a little earlier.
+    #[arg(long)]
+    no_overlap: bool,
     /// Only the cells whose name contains this text (see --list).
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -176,7 +182,8 @@ fn run_timed(
     let folder = &arguments.out;
     let log = fs::File::create(folder.join("criterion.log"));
     let log = log.map_err(|source| Failure::Out { folder: folder.clone(), source })?;
-    let mut timed = Timed::new(device, cases, !arguments.quick, log, rivals)?;
+    let is_cold = !arguments.quick && !arguments.hot;
+    let mut timed = Timed::new(device, cases, is_cold, !arguments.no_overlap, log, rivals)?;
     report.null_us = Some(timed.null_us()?);
     for (number, case) in cases.iter().enumerate() {
         let record = timed.run(case, |record| {

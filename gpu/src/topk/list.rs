@@ -91,20 +91,6 @@ impl RangeBins {
 }
 
 impl Listed {
-    /// Counts all elements. Collective over the block.
-    #[inline(always)]
-    pub fn count(self, bins: RangeBins) {
-        let mut first = 0;
-        while first < self.len {
-            let scores = self.scores(first);
-            for i in 0..SHARE {
-                let place = first + i * THREADS + opaque(thread::index());
-                bins.add(place < self.len, scores[i as usize]);
-            }
-            first += SHARE * THREADS;
-        }
-    }
-
     /// Stages the indices of the `wanted` largest elements, all of which were counted in `counted`.
     ///
     /// One round of bins spread evenly over the range leaves a few elements to rank. If the elements are not
@@ -156,10 +142,10 @@ impl Listed {
         Outcome::Staged
     }
 
-    /// The scores at this thread's places from place `first` of the block on, a block apart; behind the end, the
-    /// last one.
+    /// The keys at this thread's places from place `first` of the block on, a block apart; [`ABSENT`] behind the
+    /// end.
     #[inline(always)]
-    fn scores(self, first: u32) -> [f32; SHARE as usize] {
+    fn keys(self, first: u32) -> [u32; SHARE as usize] {
         let start = first + opaque(thread::index());
         // Read all, then convert: waiting for one after the other would take longer.
         let mut bits = [0; SHARE as usize];
@@ -167,17 +153,9 @@ impl Listed {
             let place = (start + i * THREADS).min(self.len - 1);
             bits[i as usize] = opaque(self.list.score(place).to_bits());
         }
-        bits.map(f32::from_bits)
-    }
-
-    /// The keys of [`scores`](Self::scores); [`ABSENT`] behind the end.
-    #[inline(always)]
-    fn keys(self, first: u32) -> [u32; SHARE as usize] {
-        let start = first + opaque(thread::index());
-        let scores = self.scores(first);
         let mut keys = [ABSENT; SHARE as usize];
         for i in 0..SHARE {
-            let key = number_key(scores[i as usize]);
+            let key = number_key(f32::from_bits(bits[i as usize]));
             keys[i as usize] = if start + i * THREADS < self.len { key } else { ABSENT };
         }
         keys

@@ -78,21 +78,20 @@ pub fn select<E: Element>(
     // On its way while the threshold is found.
     let mut tile = read_tile();
     let passing = guess(row, wanted, scratch, notes, || tile = read_tile());
-    // `guess` ends with a barrier.
     scratch.bins.zero();
-    collect(row, tile, first, end, passing, list, scratch.counters);
+    block::sync();
+    let bins = || RangeBins::new(notes.range(), scratch.bins);
+    // A block alone counts what it lists at once, while more of the row is on its way.
+    let listing = Listing { list, counters: scratch.counters, bins: bins(), is_counted: slices == 1 };
+    collect(row, tile, first, end, passing, listing);
     block::sync();
     let mut listed = scratch.counters.winners();
-    if slices > 1 && !slab.arrive(number, slices, listed, list, state) {
-        return Outcome::Done;
-    }
-    let lowest = notes.0.get(Notes::PASSING);
-    let range = KeyRange { first: lowest, last: notes.0.get(Notes::HIGHEST).max(lowest) };
-    let counted = RangeBins::new(range, scratch.bins);
     if slices > 1 {
-        listed = slab.gather(slices, list, scratch, |exists, score| counted.add(exists, score));
-    } else if listed >= wanted && listed <= CAPACITY {
-        list.first(listed).count(counted);
+        if !slab.arrive(number, slices, listed, list, state) {
+            return Outcome::Done;
+        }
+        let bins = bins();
+        listed = slab.gather(slices, list, scratch, |exists, score| bins.add(exists, score));
     }
     // The list is complete and counted, and all have read the counters.
     block::sync();
@@ -101,7 +100,7 @@ pub fn select<E: Element>(
     }
     if listed >= wanted && listed <= CAPACITY {
         let listed = list.first(listed);
-        let outcome = listed.select(counted, wanted, scratch);
+        let outcome = listed.select(bins(), wanted, scratch);
         if outcome == Outcome::Crowded {
             refine::select(&listed, wanted, lowest_indices, scratch);
         }
@@ -138,11 +137,28 @@ impl Notes {
         // SAFETY: passed on to the caller.
         Self(unsafe { carve.array(Self::WORDS) })
     }
+
+    /// Most of what passes has keys in this range, and all has keys from its start on.
+    #[inline(always)]
+    fn range(self) -> KeyRange {
+        let first = self.0.get(Self::PASSING);
+        KeyRange { first, last: self.0.get(Self::HIGHEST).max(first) }
+    }
+}
+
+/// Where what passes is listed, counted, and counted in bins.
+struct Listing {
+    list: List,
+    counters: Counters,
+    bins: RangeBins,
+    /// Whether bins are used.
+    is_counted: bool,
 }
 
 /// A score that, by a sample, somewhat more than `wanted` elements of the row are at or above; noted.
 ///
-/// Calls `after_effort` after a part that has use for all registers, which is seldom run. The bins are empty. Collective over the block; ends with a block barrier.
+/// Calls `after_effort` after a part that has use for all registers, which is seldom run. The bins are empty, and
+/// not in use any more afterwards. Collective over the block; a block barrier before the notes are read.
 #[inline(always)]
 fn guess<E: Element>(
     row: Scores<E>,
@@ -155,7 +171,7 @@ fn guess<E: Element>(
     let sample = Sample::of(row, wanted);
     let rank = sample.rank(wanted);
     let mut highest = 0;
-    sample.for_each_four(|[a, b, c, d]| {
+    sample.for_each_four_quickly(|[a, b, c, d]| {
         // Not NaN: the maximum of NaN and a number is the number.
         highest = highest.max(key(a.max(b).max(c.max(d))));
         let ((a, b), (c, d)) = (half::bins(half_pair(a, b)), half::bins(half_pair(c, d)));
@@ -255,6 +271,31 @@ impl<E: Element> Sample<E> {
         ((expected + 3.5 * root) as u32 + 2).min(sampled)
     }
 
+    /// Calls `f` with the scores of the thread's vectors, four at a time; reads several vectors at once.
+    #[inline(always)]
+    fn for_each_four_quickly(&self, mut f: impl FnMut([f32; 4])) {
+        let at_once = const { 4 / E::PER_WORD as usize };
+        let mut first = 0;
+        // The same for all threads: their numbers follow each other, and there are whole rounds of them.
+        while first < self.spread.vectors() {
+            let mut vectors = [[0; 4]; 4];
+            for i in 0..at_once {
+                let round = first + i as u32 * THREADS;
+                if round < self.spread.vectors() {
+                    vectors[i] = self.row.vector(self.spread.vector(round + opaque(thread::index())));
+                }
+            }
+            for i in 0..at_once {
+                if first + (i as u32) * THREADS < self.spread.vectors() {
+                    for of_word in 0..E::PER_WORD {
+                        f(vectors[i].map(|word| E::score(word, of_word)));
+                    }
+                }
+            }
+            first += at_once as u32 * THREADS;
+        }
+    }
+
     /// Calls `f` with the scores of the thread's vectors, four at a time.
     #[inline(always)]
     fn for_each_four(&self, mut f: impl FnMut([f32; 4])) {
@@ -279,7 +320,7 @@ impl<E: Element> Source for Sample<E> {
 }
 
 /// Lists what passes of the vectors `first..end`, and counts it in the counter of winners; what does not fit is
-/// only counted. `tile` is the first tile. Collective over the block.
+/// only counted there. `tile` is the first tile. Collective over the block.
 #[inline(always)]
 fn collect<E: Element>(
     row: Scores<E>,
@@ -287,9 +328,9 @@ fn collect<E: Element>(
     mut first: u32,
     end: u32,
     passing: f32,
-    list: List,
-    counters: Counters,
+    listing: Listing,
 ) {
+    let Listing { list, counters, bins, is_counted } = listing;
     let mut share = tile;
     loop {
         let mut passed = share.bits::<E>(|score| score >= passing);
@@ -299,7 +340,11 @@ fn collect<E: Element>(
                 let index = index::<E>(share.start, lowest_bit(passed));
                 if place < CAPACITY {
                     // Read again, from the cache: a register cannot be chosen at run time.
-                    list.set(place, row.get(index), index);
+                    let score = row.get(index);
+                    list.set(place, score, index);
+                    if is_counted {
+                        bins.add(true, score);
+                    }
                 }
                 place += 1;
                 passed &= passed - 1;

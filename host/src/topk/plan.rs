@@ -7,6 +7,7 @@ use dsa_kernels_gpu::topk::{self as kernels, auto, bins, origin, slab, state};
 use dsa_simt::Slot;
 
 use crate::topk::{Limits, Order, Path, ScoreType, Ties, TopKArgs};
+use crate::workspace::ALIGNMENT as WORKSPACE_ALIGNMENT;
 use crate::{DeviceProperties, Error, LaunchConfig};
 
 /// More elements than the shared memory of any device holds: keeps the bytes for them in 32 bits.
@@ -184,12 +185,13 @@ impl Plan {
         4 * words as usize
     }
 
-    /// Bytes of scratch memory, with any content, that a launch uses. Aligned to 256 bytes.
+    /// Bytes of scratch memory, with any content, that a launch uses: a multiple of 256, aligned to 256 bytes.
     pub fn workspace_bytes(&self) -> usize {
-        match self.sliced_rows() {
+        let regions = match self.sliced_rows() {
             0 => 0,
-            rows => 4 * slab::REGION_WORDS as usize * self.launch_config(rows).grid as usize,
-        }
+            rows => self.launch_config(rows).grid as usize,
+        };
+        (4 * slab::REGION_WORDS as usize * regions).next_multiple_of(WORKSPACE_ALIGNMENT)
     }
 
     /// The kernel's parameters, one slot each in order, for
@@ -204,7 +206,7 @@ impl Plan {
         self.check(args)?;
         check_address("state", state, 4)?;
         if self.workspace_bytes() > 0 {
-            check_address("workspace", workspace, 256)?;
+            check_address("workspace", workspace, WORKSPACE_ALIGNMENT as u64)?;
         }
         let limits = &self.limits;
         let mut slots = Slots { words: [0; Slots::MOST], len: 0 };
@@ -260,7 +262,8 @@ impl Plan {
             check_address("values", args.values, bytes_per_score)
         } else if args.values != 0 {
             let value = format!("{:#x}", args.values);
-            Err(Error::argument("values", value, "0", "build the operator with values"))
+            let limit = "0 for an operator without values";
+            Err(Error::argument("values", value, limit, "build the operator with values"))
         } else {
             Ok(())
         }
@@ -383,9 +386,9 @@ mod tests {
     fn rows_are_cut_into_as_many_slices_as_the_device_has_room_for() {
         let plan = plan(limits()).unwrap();
         for (rows, slices, grid) in [
-            (1, 32, 32),
-            (8, 32, 256),
-            (16, 16, 264),
+            (1, 16, 16),
+            (8, 16, 128),
+            (16, 16, 256),
             (64, 4, 264),
             (132, 2, 264),
             (133, 1, 264),
@@ -402,6 +405,7 @@ mod tests {
     fn state_and_workspace_are_enough_for_every_number_of_rows_with_slices() {
         for max_rows in [1, 5, 132, 133, 263, 264, 100_000] {
             let plan = plan(Limits { max_rows, ..limits() }).unwrap();
+            assert!(plan.workspace_bytes().is_multiple_of(WORKSPACE_ALIGNMENT), "{max_rows} rows");
             let sliced = |rows: &u32| plan.launch_config(*rows).grid > *rows;
             for rows in (1..=max_rows.min(1000)).filter(sliced) {
                 let grid = plan.launch_config(rows).grid as usize;
@@ -497,7 +501,10 @@ mod tests {
             (TopKArgs { scores: 4098, ..good }, "scores is 0x1002, but must be aligned to 4 bytes"),
             (TopKArgs { lengths: 0, ..good }, "lengths is null"),
             (TopKArgs { out: 1, ..good }, "out is 0x1"),
-            (TopKArgs { values: 4096, ..good }, "values is 0x1000, but must be 0"),
+            (
+                TopKArgs { values: 4096, ..good },
+                "values is 0x1000, but must be 0 for an operator without values",
+            ),
         ] {
             let error = plan.check(&bad).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");

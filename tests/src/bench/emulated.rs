@@ -22,7 +22,7 @@ fn try_run(device: &Device, case: &Case, record: &mut CaseRecord) -> Result<(), 
     let scores = inputs::scores(case)?;
     let input = device.upload(&to_bytes(case.options.scores, &scores))?;
     let stream = device.stream()?;
-    let mut operator = Operator::new(device, case)?;
+    let mut operator = Operator::new(device, case, true)?;
     record.path = operator.path();
     operator.poison()?;
     device.emulator_statistics();

@@ -48,8 +48,9 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Builds the operator with the limits of `case`, and its buffers but for the scores.
-    pub fn new(device: &Device, case: &Case) -> Result<Self, Error> {
+    /// Builds the operator with the limits of `case`, and its buffers but for the scores. Its launches may
+    /// overlap the one before them if `overlap`.
+    pub fn new(device: &Device, case: &Case, overlap: bool) -> Result<Self, Error> {
         let (rows, k) = (case.rows(), case.k);
         let topk = TopK::builder(k)
             .max_rows(rows)
@@ -57,6 +58,7 @@ impl Operator {
             .scores(case.options.scores)
             .ties(case.options.ties)
             .order(case.options.order)
+            .overlap(overlap)
             .build(device)?;
         let workspace = Workspace::with_bytes(device, topk.workspace_bytes())?;
         let lengths: Vec<_> = case.lengths().into_iter().map(u32::cast_signed).collect();
