@@ -49,7 +49,7 @@ fn every_schedule_gives_the_right_set() {
     for seed in first..first + scaled(16, 20) {
         let device = device_with(EmulatorOptions { seed, multiprocessors: 4, ..EmulatorOptions::default() });
         check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(4));
-        check_with(&device, 2048, sliced(seed), |builder| builder.max_sms(4));
+        check_with(&device, 2048, sliced(seed), |builder| builder.max_sms(8));
         assert_slices_worked(&device);
         check_with(&device, 2048, for_teams(seed), |builder| builder.max_sms(4).path(Path::Large));
         assert_teams_worked(&device);

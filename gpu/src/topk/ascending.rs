@@ -8,7 +8,7 @@ use dsa_simt::{AtomicOp, Shared, block, opaque, thread};
 
 use super::bins::THREADS;
 use super::element::Element;
-use super::output::{Staged, lowest_bit};
+use super::output::Staged;
 use super::prefix::Sums;
 
 /// Words that a thread has of the largest bitmap.
@@ -51,17 +51,8 @@ pub fn stage_tile<E: Element>(marks: Shared<u32>, first_place: u32, staged: Stag
         bits |= own << (i * E::PER_VECTOR);
     }
     let ([before], _) = sums.before([bits.count_ones()]);
-    stage(bits, (thread * u32::BITS).wrapping_sub(first_place), before, staged);
-}
-
-/// Stages the indices of the bits that are set, from `position` on; bit 0 is index `first`.
-#[inline(always)]
-fn stage(mut bits: u32, first: u32, mut position: u32, staged: Staged) {
-    while bits != 0 {
-        staged.set(position, first.wrapping_add(lowest_bit(bits)));
-        position += 1;
-        bits &= bits - 1;
-    }
+    let start = (thread * u32::BITS).wrapping_sub(first_place);
+    staged.set_bits(bits, before, |bit| start.wrapping_add(bit));
 }
 
 /// Sorts the first `count` staged indices; they are different, and below `len`.
@@ -111,7 +102,8 @@ pub fn sort(staged: Staged, count: u32, len: u32, memory: Shared<u32>, sums: Sum
         let mut own_position = position + before;
         for_each(per_thread, |word| {
             let bits = memory.get(thread * pitch + word);
-            stage(bits, first + (thread * per_thread + word) * u32::BITS, own_position, staged);
+            let start = first + (thread * per_thread + word) * u32::BITS;
+            staged.set_bits(bits, own_position, |bit| start + bit);
             own_position += bits.count_ones();
         });
         position += total;

@@ -57,10 +57,10 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
     loop {
         block::sync();
         let Some(part) = desk.part() else { return };
-        let mut outcome = stage(&batch, options, part, memory, scratch, carve);
+        let mut outcome = stage(&batch, options, part, desk, memory, scratch, carve);
         if outcome != Outcome::Done {
             // All anew, so that nothing is held in registers for the rare case.
-            let Some(Part { row, len, .. }) = desk.part() else { return };
+            let Part { row, len, .. } = desk.known_part();
             let scores = Scores::<E>::new(batch.scores(row, len));
             if outcome == Outcome::Crowded {
                 refine::select(&scores, batch.k, options.lowest_indices(), scratch);
@@ -88,11 +88,12 @@ fn stage<E: Element>(
     batch: &Batch<E>,
     options: Options,
     part: Part,
+    desk: Desk,
     memory: Memory,
     scratch: Scratch,
     mut carve: Carve,
 ) -> Outcome {
-    let Part { row, len, slices, first, .. } = part;
+    let Part { row, len, .. } = part;
     if len <= batch.k {
         write_whole(batch, row, len);
         return Outcome::Done;
@@ -108,15 +109,22 @@ fn stage<E: Element>(
             resident::select::<E, (Half, Half)>(scores, batch.k, is_ascending, scratch)
         }
     } else {
-        // SAFETY: rows of this length have shared memory for a list; if there are several slices, there are more
-        // blocks than rows, and state and workspace have room for each of them.
-        let (sampled, state, slab) = unsafe {
+        // SAFETY: rows of this length have shared memory for a list.
+        let sampled = unsafe {
             let list = List::carve(&mut carve);
-            let sampled = SampledScratch { scratch, list, notes: Notes::carve(&mut carve) };
-            let slab = Slab::from_raw(memory.workspace, first, slices);
-            (sampled, RowState::from_raw(memory.state, row), slab)
+            SampledScratch { scratch, list, notes: Notes::carve(&mut carve) }
         };
-        sampled::select(scores, batch.k, options.lowest_indices(), part, state, slab, sampled)
+        let shared = || {
+            // Read again, and not held in registers until then.
+            let part = desk.known_part();
+            // SAFETY: there are several slices, so that there are more blocks than rows, and state and workspace have
+            // room for each of them.
+            unsafe {
+                let slab = Slab::from_raw(memory.workspace, part.first, part.slices);
+                (part, RowState::from_raw(memory.state, part.row), slab)
+            }
+        };
+        sampled::select(scores, batch.k, options, part, shared, sampled)
     }
 }
 

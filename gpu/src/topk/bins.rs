@@ -126,9 +126,8 @@ impl Bins {
         let group = opaque(thread::lane()) + warp * 2 * warp::SIZE;
         let (upper_first, upper_ascending) = O::group(group);
         let (lower_first, lower_ascending) = O::group(group + warp::SIZE);
-        let upper = self.counts.get4(upper_first);
-        let lower = self.counts.get4(lower_first);
-        let (upper_own, lower_own) = (sum(upper), sum(lower));
+        let upper_own = sum(self.counts.get4(upper_first));
+        let lower_own = sum(self.counts.get4(lower_first));
         let total = warp::reduce_add(warp::ALL, upper_own + lower_own);
         if thread::lane() > warp {
             self.before.reduce(AtomicOp::Add, thread::lane(), total);
@@ -142,8 +141,9 @@ impl Bins {
             let own = if in_upper { upper_own } else { lower_own };
             let through = before + inclusive_sum(own);
             if through >= wanted && through - own < wanted {
-                let [a, b, c, d] = if in_upper { upper } else { lower };
                 let first = if in_upper { upper_first } else { lower_first };
+                // Read again by this one thread, instead of held by all of them.
+                let [a, b, c, d] = self.counts.get4(opaque(first));
                 let ascending = if in_upper { upper_ascending } else { lower_ascending };
                 // From the highest elements down.
                 let [a, b, c, d] = if ascending { [d, c, b, a] } else { [a, b, c, d] };

@@ -24,7 +24,7 @@ pub struct Part {
     pub number: u32,
     /// Slices of the row.
     pub slices: u32,
-    /// Number of its first slice among the slices of all rows.
+    /// Number of its first slice among the slices of all rows, if it has several.
     pub first: u32,
 }
 
@@ -58,11 +58,15 @@ impl Desk {
     /// The block's part, if there is one; after a block barrier.
     #[inline(always)]
     pub fn part(self) -> Option<Part> {
+        let part = self.known_part();
+        if part.row == NOTHING { None } else { Some(part) }
+    }
+
+    /// The block's part, of which [`part`](Self::part) has said that there is one.
+    #[inline(always)]
+    pub fn known_part(self) -> Part {
         let [row, len, packed, first] = self.0.get4(0);
-        if row == NOTHING {
-            return None;
-        }
-        Some(Part { row, len, number: packed & 0xffff, slices: packed >> u16::BITS, first })
+        Part { row, len, number: packed & 0xffff, slices: packed >> u16::BITS, first }
     }
 
     /// Puts the block's first part on the desk; the batch has rows. Collective over the block; a block barrier
@@ -81,7 +85,7 @@ impl Desk {
             let (number, slices) =
                 if divided { (block::index(), pieces(len).clamp(1, blocks)) } else { (0, 1) };
             let row = if row < batch.rows && number < slices { row } else { NOTHING };
-            self.put(Part { row, len, number, slices, first: row });
+            self.put(Part { row, len, number, slices, first: 0 });
         }
     }
 
@@ -93,7 +97,7 @@ impl Desk {
         block::sync();
         if thread::index() == 0 {
             let (row, len) = if row < batch.rows { (row, batch.len(row)) } else { (NOTHING, 0) };
-            self.put(Part { row, len, number: 0, slices: 1, first: row });
+            self.put(Part { row, len, number: 0, slices: 1, first: 0 });
         }
     }
 
@@ -107,7 +111,7 @@ impl Desk {
             self.put(Part { row: NOTHING, len: 0, number: 0, slices: 0, first: 0 });
         }
         block::sync();
-        // At most 512 blocks and 2^19 pieces: the product fits in 32 bits. Rounded down, so that the sum over
+        // At most 512 blocks and 2^18 pieces: the product fits in 32 bits. Rounded down, so that the sum over
         // the rows is at most the number of blocks.
         let extra = if own > 0 { (block::count() - rows) * own / all } else { 0 };
         let slices = if exists { (1 + extra).min(own.max(1)) } else { 0 };
@@ -119,8 +123,7 @@ impl Desk {
     }
 }
 
-/// Pieces that a row can be cut into: what is longer than a block keeps in registers, by the shortest slice
-/// that is worth a block. Zero for shorter rows.
+/// Slices that a row can be cut into, if it is longer than what a block keeps in registers; zero for shorter ones.
 #[inline(always)]
 fn pieces(len: u32) -> u32 {
     const { assert!(THREADS as u64 * (i32::MAX as u64 / MIN_SLICE as u64 + 1) <= u32::MAX as u64) };

@@ -270,6 +270,16 @@ impl Staged {
         }
     }
 
+    /// Puts the indices of the bits set in `bits` at the positions from `position` on.
+    #[inline(always)]
+    pub fn set_bits(self, mut bits: u32, mut position: u32, index: impl Fn(u32) -> u32) {
+        while bits != 0 {
+            self.set(position, index(lowest_bit(bits)));
+            position += 1;
+            bits &= bits - 1;
+        }
+    }
+
     /// The lanes of a warp write runs of about four positions: where a run begins, so many lanes would meet
     /// in one bank.
     #[inline(always)]

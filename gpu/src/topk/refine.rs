@@ -307,10 +307,11 @@ impl Visitor for Emit {
         let staged = self.scratch.staged();
         let found = self.scratch.noted();
         let (mut winners, mut ties) = (0_u32, 0_u32);
+        let first = found.range.first.max(ABSENT + 1);
         for element in 0..N {
             let key = tile.keys[element];
             winners |= u32::from(key > found.range.last) << element;
-            ties |= u32::from(key >= found.range.first && key != ABSENT) << element;
+            ties |= u32::from(key >= first) << element;
         }
         ties &= !winners;
         if warp::any(warp::ALL, winners != 0) {

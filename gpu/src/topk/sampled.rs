@@ -18,13 +18,15 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, half_pair, opaque, thread, warp};
 
+use super::Options;
 use super::bins::{SignMagnitude, THREADS};
 use super::division::Part;
 use super::element::Element;
 use super::half::{self, LOWEST_BIN};
 use super::key::{ABSENT, NAN, key, score};
 use super::list::{CAPACITY, List, RangeBins};
-use super::output::{Counters, lowest_bit};
+use super::output::lowest_bit;
+use super::prefix::Sums;
 use super::refine::{self, KeyRange, Narrowed, Outcome, Scratch};
 use super::scores::{SHARE, Scores, Share, index};
 use super::slab::Slab;
@@ -51,7 +53,8 @@ pub struct SampledScratch {
 /// Stages the indices of the `wanted` largest scores of `row`, together with the blocks that have its other
 /// slices: the last of them does. The row is longer than that and has at least 8,192 elements.
 ///
-/// `state` and `slab` are the row's, used if there are several slices.
+/// `shared` gives the part once more, and what the blocks of the row share; it is called if there are several, and
+/// more than once, for nothing of it is held in registers.
 ///
 /// If the guess failed, the range of all keys is noted, and nothing is staged: [`refine::select`] over the row
 /// is the caller's part, so that there is one copy of it for all paths.
@@ -63,16 +66,15 @@ pub struct SampledScratch {
 pub fn select<E: Element>(
     row: Scores<E>,
     wanted: u32,
-    lowest_indices: bool,
+    options: Options,
     part: Part,
-    state: RowState,
-    slab: Slab,
+    shared: impl Fn() -> (Part, RowState, Slab),
     sampled: SampledScratch,
 ) -> Outcome {
     let SampledScratch { scratch, list, notes } = sampled;
-    let Part { number, slices, .. } = part;
-    let share = row.vectors().div_ceil(slices);
-    let first = number * share;
+    let is_alone = part.slices == 1;
+    let share = row.vectors().div_ceil(part.slices);
+    let first = part.number * share;
     let end = row.vectors().min(first + share);
     let read_tile = || row.share::<SHARE>(first, end, SHARE);
     // On its way while the threshold is found.
@@ -81,17 +83,22 @@ pub fn select<E: Element>(
     scratch.bins.zero();
     block::sync();
     let bins = || RangeBins::new(notes.range(), scratch.bins);
+    let is_ascending = options.is_ascending();
     // A block alone counts what it lists at once, while more of the row is on its way.
-    let listing = Listing { list, counters: scratch.counters, bins: bins(), is_counted: slices == 1 };
+    let listing = Listing { list, scratch, bins: bins(), is_counted: is_alone, is_ascending };
     collect(row, tile, first, end, passing, listing);
     block::sync();
     let mut listed = scratch.counters.winners();
-    if slices > 1 {
-        if !slab.arrive(number, slices, listed, list, state) {
+    if !is_alone {
+        let (part, _, slab) = shared();
+        slab.write(part.number, listed, list);
+        let (part, state, _) = shared();
+        if !state.arrive(part.slices) {
             return Outcome::Done;
         }
+        let (part, _, slab) = shared();
         let bins = bins();
-        listed = slab.gather(slices, list, scratch, |exists, score| bins.add(exists, score));
+        listed = slab.gather(part.slices, list, scratch, |exists, score| bins.add(exists, score));
     }
     // The list is complete and counted, and all have read the counters.
     block::sync();
@@ -100,10 +107,11 @@ pub fn select<E: Element>(
     }
     if listed >= wanted && listed <= CAPACITY {
         let listed = list.first(listed);
-        let outcome = listed.select(bins(), wanted, scratch);
-        if outcome == Outcome::Crowded {
-            refine::select(&listed, wanted, lowest_indices, scratch);
+        let outcome = listed.select(bins(), wanted, is_ascending, scratch);
+        if outcome != Outcome::Crowded {
+            return outcome;
         }
+        refine::select(&listed, wanted, options.lowest_indices(), scratch);
         return Outcome::Staged;
     }
     let crowded = notes.0.get(Notes::CROWDED);
@@ -149,10 +157,27 @@ impl Notes {
 /// Where what passes is listed, counted, and counted in bins.
 struct Listing {
     list: List,
-    counters: Counters,
+    scratch: Scratch,
     bins: RangeBins,
     /// Whether bins are used.
     is_counted: bool,
+    /// Whether the list is in the order of the indices.
+    is_ascending: bool,
+}
+
+impl Listing {
+    /// Lists an element, if there is room.
+    #[inline(always)]
+    fn add<E: Element>(&self, row: Scores<E>, place: u32, index: u32) {
+        if place < CAPACITY {
+            // Read again, from the cache: a register cannot be chosen at run time.
+            let score = row.get(index);
+            self.list.set(place, score, index);
+            if self.is_counted {
+                self.bins.add(true, score);
+            }
+        }
+    }
 }
 
 /// A score that, by a sample, somewhat more than `wanted` elements of the row are at or above; noted.
@@ -263,12 +288,14 @@ impl<E: Element> Sample<E> {
     /// The rank in the sample that, all but certainly, `wanted` elements of the row are above or at.
     #[inline(always)]
     fn rank(&self, wanted: u32) -> u32 {
-        let sampled = self.spread.vectors() * E::PER_VECTOR;
-        // Opaque, or the conversion is done ahead of all rows and holds a register.
-        let expected = opaque(wanted) as f32 * sampled as f32 / self.row.len() as f32 + 1.0;
+        let round = THREADS * E::PER_VECTOR;
+        // Opaque, or this is done ahead of all rows and holds a register. Both sides of the fraction are divided by
+        // how often the sample was doubled: 32 bits are enough.
+        let expected = (opaque(wanted) * round).div_ceil((self.row.len() >> self.spread.doubled).max(1)) + 1;
+        let expected = expected as f32;
         // Half the exponent is a square root, 6 % too large at most; 3.5 standard deviations.
         let root = f32::from_bits((expected.to_bits() + (127 << 23)) >> 1);
-        ((expected + 3.5 * root) as u32 + 2).min(sampled)
+        ((expected + 3.5 * root) as u32 + 2).min(round << self.spread.doubled)
     }
 
     /// Calls `f` with the scores of the thread's vectors, four at a time; reads several vectors at once.
@@ -330,32 +357,60 @@ fn collect<E: Element>(
     passing: f32,
     listing: Listing,
 ) {
-    let Listing { list, counters, bins, is_counted } = listing;
+    let Scratch { counters, sums, .. } = listing.scratch;
     let mut share = tile;
+    let mut listed = 0;
     loop {
         let mut passed = share.bits::<E>(|score| score >= passing);
-        if warp::any(warp::ALL, passed != 0) {
+        if listing.is_ascending {
+            listed = in_order::<E>(passed, listed, sums, |place, bit| {
+                listing.add(row, place, index::<E>(share.start, bit));
+            });
+        } else if warp::any(warp::ALL, passed != 0) {
             let mut place = counters.reserve_winners(passed.count_ones());
             while passed != 0 {
-                let index = index::<E>(share.start, lowest_bit(passed));
-                if place < CAPACITY {
-                    // Read again, from the cache: a register cannot be chosen at run time.
-                    let score = row.get(index);
-                    list.set(place, score, index);
-                    if is_counted {
-                        bins.add(true, score);
-                    }
-                }
+                listing.add(row, place, index::<E>(share.start, lowest_bit(passed)));
                 place += 1;
                 passed &= passed - 1;
             }
         }
         first += SHARE as u32 * THREADS;
         if first >= end {
-            return;
+            break;
         }
         share = row.share::<SHARE>(first, end, SHARE);
     }
+    if listing.is_ascending && thread::index() == 0 {
+        counters.start(listed, 0);
+    }
+}
+
+/// Calls `put` for each bit set in a block's [`Share::bits`], with its place when all are taken in the order of
+/// their indices, from place `first` on, and its number. Returns the place that follows.
+///
+/// Collective over the block; ends with a block barrier.
+#[inline(always)]
+fn in_order<E: Element>(bits: u32, first: u32, sums: Sums, mut put: impl FnMut(u32, u32)) -> u32 {
+    const { assert!(SHARE == 4 && 2 * u16::BITS == u32::BITS) };
+    // The block's vectors follow each other: of each of a thread's four, how many elements are before it.
+    let of_vector = |v: u32| bits >> (v * E::PER_VECTOR) & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
+    let count = |v: u32| of_vector(v).count_ones();
+    let packed = [count(0) | count(1) << u16::BITS, count(2) | count(3) << u16::BITS];
+    let (before, totals) = sums.before(packed);
+    let mut next = first;
+    for v in 0..SHARE as u32 {
+        let half = v % 2 * u16::BITS;
+        let mut place = next + (before[v as usize / 2] >> half & 0xffff);
+        let mut bits = of_vector(v);
+        while bits != 0 {
+            put(place, v * E::PER_VECTOR + lowest_bit(bits));
+            place += 1;
+            bits &= bits - 1;
+        }
+        next += totals[v as usize / 2] >> half & 0xffff;
+    }
+    block::sync();
+    next
 }
 
 /// Stages all `listed` elements, which are above the key `equal`, and completes the row with those elements that
@@ -369,7 +424,6 @@ fn take_equal<E: Element>(
     list: List,
     scratch: Scratch,
 ) -> bool {
-    const { assert!(SHARE == 4 && 2 * u16::BITS == u32::BITS) };
     // As many scores for every type: registers are scarce here.
     let vectors = const { SHARE / E::PER_WORD as usize };
     let staged = scratch.staged();
@@ -389,23 +443,11 @@ fn take_equal<E: Element>(
                 bits &= !(u32::from(index::<E>(share.start, bit) >= row.len()) << bit);
             }
         }
-        // The block's vectors follow each other: of each of a thread's four, how many elements are before it.
-        let of_vector = |v: u32| bits >> (v * E::PER_VECTOR) & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
-        let count = |v: u32| of_vector(v).count_ones();
-        let packed = [count(0) | count(1) << u16::BITS, count(2) | count(3) << u16::BITS];
-        let (before, totals) = scratch.sums.before(packed);
-        for v in 0..vectors as u32 {
-            let half = v % 2 * u16::BITS;
-            let mut own = position + (before[v as usize / 2] >> half & 0xffff);
-            let mut bits = of_vector(v);
-            while bits != 0 && own < wanted {
-                staged.set(own, index::<E>(share.start, v * E::PER_VECTOR + lowest_bit(bits)));
-                own += 1;
-                bits &= bits - 1;
+        position = in_order::<E>(bits, position, scratch.sums, |position, bit| {
+            if position < wanted {
+                staged.set(position, index::<E>(share.start, bit));
             }
-            position += totals[v as usize / 2] >> half & 0xffff;
-        }
-        block::sync();
+        });
         first += vectors as u32 * THREADS;
     }
     position >= wanted

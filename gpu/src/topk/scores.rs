@@ -101,7 +101,7 @@ impl<E: Element> Scores<E> {
         self.scores
     }
 
-    /// A vector that lies wholly in the row: neither the first nor the last one.
+    /// A vector that lies wholly in the row.
     #[inline(always)]
     pub fn vector(self, vector: u32) -> [u32; 4] {
         E::vector(self.scores, vector * E::PER_VECTOR - self.shift)

@@ -5,12 +5,11 @@
 //! slices. Nothing is reserved from others: one atomic per block, and a list that does not fit hurts nobody
 //! else's.
 
-use dsa_simt::{AtomicOp, Global, Order, Scope, block, opaque, thread};
+use dsa_simt::{Global, Shared, block, opaque, thread};
 
 use super::bins::THREADS;
 use super::list::{CAPACITY, List};
 use super::refine::Scratch;
-use super::state::RowState;
 
 /// Words of the region of one slice.
 pub const REGION_WORDS: u32 = HEADER + 2 * CAPACITY;
@@ -41,13 +40,12 @@ impl Slab {
         Region(self.0.slice((slice * REGION_WORDS) as usize, REGION_WORDS as usize))
     }
 
-    /// Writes the `listed` elements of `list`, of slice `number`, and arrives. Tells whether all other slices
-    /// have arrived, too: then this block can read their lists. `listed` may be above [`CAPACITY`], which makes
+    /// Writes the `listed` elements of `list`, of slice `number`. `listed` may be above [`CAPACITY`], which makes
     /// the total too large for a list, too.
     ///
-    /// Collective over the block; begins after and ends with a block barrier.
+    /// Collective over the block, after a block barrier.
     #[inline(always)]
-    pub fn arrive(self, number: u32, slices: u32, listed: u32, list: List, state: RowState) -> bool {
+    pub fn write(self, number: u32, listed: u32, list: List) {
         let region = self.region(number);
         if thread::index() == 0 {
             region.0.set(0, listed);
@@ -60,23 +58,13 @@ impl Slab {
                 place += 4 * THREADS;
             }
         }
-        block::sync();
-        let mut is_last = false;
-        if thread::index() == 0 {
-            // What the block wrote before its barrier is visible to whoever arrives after this.
-            let arrived = state.arrived().atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
-            is_last = arrived == slices - 1;
-            if is_last {
-                state.arrived().set(0, 0);
-            }
-        }
-        block::sync_or(is_last)
     }
 
     /// Reads the lists of all slices into `list`, in their order, and shows each score to `count`, if they fit
     /// in it. Returns how many elements there are.
     ///
-    /// Collective over the block that was told that all have arrived. Needs a block barrier before `list` is
+    /// Collective over the block that was told that all have arrived
+    /// ([`RowState::arrive`](super::state::RowState::arrive)). Needs a block barrier before `list` is
     /// read.
     #[inline(always)]
     pub fn gather(self, slices: u32, list: List, scratch: Scratch, count: impl Fn(bool, f32)) -> u32 {
@@ -91,26 +79,50 @@ impl Slab {
         }
         ends.set(thread, before + own);
         block::sync();
-        // Equally many threads for each slice: `1 << shift`.
-        let shift = THREADS.ilog2() - (u32::BITS - (slices - 1).leading_zeros());
-        let (slice, first) = (thread >> shift, thread & ((1 << shift) - 1));
-        if slice < slices {
-            let start = if slice > 0 { ends.get(slice - 1) } else { 0 };
-            let len = ends.get(slice) - start;
-            let region = self.region(slice);
-            let step = 4 << shift;
-            let mut place = 4 * first;
-            while place < len {
-                // Two vectors of each, in flight together.
-                let near = region.read(place);
-                let far = if place + step < len { region.read(place + step) } else { near };
-                near.store(list, start, place, len, &count);
-                far.store(list, start, place + step, len, &count);
-                place += 2 * step;
+        // All threads take equally many, wherever they are: the lists may be of very different lengths.
+        let mut first = thread;
+        while first < total {
+            let (mut scores, mut indices) = ([0; AT_ONCE as usize], [0; AT_ONCE as usize]);
+            for i in 0..AT_ONCE {
+                let place = (first + i * THREADS).min(total - 1);
+                let slice = slice_of(ends, slices, place);
+                let start = if slice > 0 { ends.get(slice - 1) } else { 0 };
+                // One offset of 32 bits: a pointer for each region would take twice the registers.
+                let score = (slice * REGION_WORDS + HEADER + place - start) as usize;
+                scores[i as usize] = self.0.get(score);
+                indices[i as usize] = self.0.get(score + CAPACITY as usize);
             }
+            for i in 0..AT_ONCE {
+                let place = first + i * THREADS;
+                let score = f32::from_bits(scores[i as usize]);
+                if place < total {
+                    list.set(place, score, indices[i as usize]);
+                }
+                count(place < total, score);
+            }
+            first += AT_ONCE * THREADS;
         }
         total
     }
+}
+
+/// Elements that a thread reads at once.
+const AT_ONCE: u32 = 4;
+
+/// The slice that has the element at a place of the whole list: the first one that ends behind it.
+#[inline(always)]
+fn slice_of(ends: Shared<u32>, slices: u32, place: u32) -> u32 {
+    let mut slice = 0;
+    // Halved until none is left; as many steps for all threads.
+    let mut step = 1 << (u32::BITS - 1 - slices.leading_zeros());
+    while step > 0 {
+        let next = slice + step;
+        if next <= slices && ends.get(next - 1) <= place {
+            slice = next;
+        }
+        step /= 2;
+    }
+    slice
 }
 
 /// The region of a slice.
@@ -131,36 +143,5 @@ impl Region {
         }
         self.0.set4(Self::SCORES + place as usize, scores);
         self.0.set4(Self::INDICES + place as usize, indices);
-    }
-
-    /// Reads the four elements from place `place` on.
-    #[inline(always)]
-    fn read(self, place: u32) -> Entries {
-        Entries {
-            scores: self.0.get4(Self::SCORES + place as usize).map(f32::from_bits),
-            indices: self.0.get4(Self::INDICES + place as usize),
-        }
-    }
-}
-
-/// Four neighbouring elements of a list.
-#[derive(Clone, Copy)]
-struct Entries {
-    scores: [f32; 4],
-    indices: [u32; 4],
-}
-
-impl Entries {
-    /// Puts those below `len` into `list`, place `place` at `start + place`, and shows their scores to `count`.
-    #[inline(always)]
-    fn store(&self, list: List, start: u32, place: u32, len: u32, count: impl Fn(bool, f32)) {
-        for i in 0..4 {
-            let exists = place + i < len;
-            let score = self.scores[i as usize];
-            if exists {
-                list.set(start + place + i, score, self.indices[i as usize]);
-            }
-            count(exists, score);
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! All of them are zero between launches: the host zeroes them once, and every launch leaves them zero.
 //! The layout is public because the host allocates it.
 
-use dsa_simt::Global;
+use dsa_simt::{AtomicOp, Global, Order, Scope, block, thread};
 
 use super::histogram::MAX_BINS;
 
@@ -45,10 +45,23 @@ impl RowState {
         Self(all.slice((QUEUE_WORDS + row * ROW_WORDS) as usize, ROW_WORDS as usize))
     }
 
-    /// Blocks that are done with their slice.
+    /// Counts the block as done with one of `slices` slices, and tells whether all others are, too: then what they
+    /// wrote before is visible to this block, and the state is zero again.
+    ///
+    /// Collective over the block; ends with a block barrier.
     #[inline(always)]
-    pub fn arrived(self) -> Global<u32> {
-        self.0.slice(0, 1)
+    pub fn arrive(self, slices: u32) -> bool {
+        block::sync();
+        let mut is_last = false;
+        if thread::index() == 0 {
+            // What the block wrote before its barrier is visible to whoever arrives after this.
+            let arrived = self.0.atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
+            is_last = arrived == slices - 1;
+            if is_last {
+                self.0.set(0, 0);
+            }
+        }
+        block::sync_or(is_last)
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Plan {
     limits: Limits,
     kernel: Variant,
     multiprocessors: u32,
+    /// Blocks of the kernels under `Path::Auto` that run at the same time, or fewer.
+    resident_blocks: u32,
     shared_bytes: u32,
 }
 
@@ -45,8 +47,10 @@ enum Variant {
     Origin { teams: bool, decode_max_len: u32, medium_max_len: u32 },
 }
 
-/// Blocks of `topk_f32` and its like that their launch bounds promise room for on one multiprocessor.
+/// Blocks of `topk_f32` and its like that their launch bounds promise registers for on one multiprocessor.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
+/// Bytes of shared memory that the driver takes for each block.
+const DRIVER_SHARED_BYTES: u32 = 1024;
 
 impl Plan {
     /// The plan for `limits` on a device with these properties.
@@ -88,7 +92,14 @@ impl Plan {
             return Err(Error::argument("multiprocessors of the device", 0, "at least 1", help));
         }
         let multiprocessors = device.multiprocessors.min(limits.max_sms.unwrap_or(u32::MAX));
-        Ok(Self { limits, kernel, multiprocessors, shared_bytes })
+        let fitting = device.shared_bytes_per_multiprocessor / (shared_bytes + DRIVER_SHARED_BYTES);
+        let resident_blocks = device
+            .multiprocessors
+            .saturating_mul(fitting.clamp(1, BLOCKS_PER_MULTIPROCESSOR))
+            .min(slab::MAX_SLICES)
+            // The device spreads blocks over as many multiprocessors as it can: one for each.
+            .min(limits.max_sms.unwrap_or(u32::MAX));
+        Ok(Self { limits, kernel, multiprocessors, resident_blocks, shared_bytes })
     }
 
     /// What the plan is for.
@@ -142,14 +153,9 @@ impl Plan {
         self.limits.max_len.div_ceil(kernels::MIN_SLICE)
     }
 
-    /// Blocks of `topk_f32` and its like that run at the same time, or fewer.
-    fn resident_blocks(&self) -> u32 {
-        BLOCKS_PER_MULTIPROCESSOR.saturating_mul(self.multiprocessors).min(slab::MAX_SLICES)
-    }
-
     /// Most rows of a launch that has more blocks than rows because its rows are cut into slices.
     fn sliced_rows(&self) -> u32 {
-        if self.pieces() > 1 { (self.resident_blocks() - 1).min(self.limits.max_rows) } else { 0 }
+        if self.pieces() > 1 { (self.resident_blocks - 1).min(self.limits.max_rows) } else { 0 }
     }
 
     /// The launch for `rows` rows. It depends on nothing that lies in device memory.
@@ -160,7 +166,7 @@ impl Plan {
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {
         let (grid, block, cooperative) = match self.kernel {
             Variant::Auto => {
-                (self.resident_blocks().min(rows.max(1).saturating_mul(self.pieces())), bins::THREADS, false)
+                (self.resident_blocks.min(rows.max(1).saturating_mul(self.pieces())), bins::THREADS, false)
             }
             // Without teams a block has no use for more than one row at a time.
             Variant::Origin { teams: false, .. } => {
@@ -454,7 +460,16 @@ mod tests {
     #[test]
     fn the_number_of_multiprocessors_can_be_limited() {
         let plan = plan(Limits { max_sms: Some(7), ..limits() }).unwrap();
-        assert_eq!(plan.launch_config(64).grid, 14);
+        assert_eq!(plan.launch_config(64).grid, 7);
+    }
+
+    #[test]
+    fn long_rows_have_as_many_blocks_as_the_shared_memory_of_the_device_has_room_for() {
+        let device = DeviceProperties { shared_bytes_per_multiprocessor: 100 << 10, ..h200() };
+        let plan = Plan::new(limits(), &device).unwrap();
+        assert_eq!(plan.launch_config(64).grid, 132);
+        let short = Plan::new(Limits { max_len: 8192, max_rows: 1000, ..limits() }, &device).unwrap();
+        assert_eq!(short.launch_config(1000).grid, 264);
     }
 
     #[test]
