@@ -180,10 +180,12 @@ typedef struct dsa_topk_config {
     uint32_t max_sms;        /* most multiprocessors that a launch may take; 0 is all */
     uint32_t no_overlap;     /* 1: launches start only when the launch before them has ended. With 0, on devices
                               * and drivers that can, they start while it is still running, and wait for its
-                              * end before they touch device memory */
+                              * end before they touch device memory. Kernels of others that are launched with
+                              * programmatic serialization on the same stream must wait, too
+                              * (griddepcontrol.wait) */
 } dsa_topk_config;
 
-/* An operator. It owns device memory, a few kilobytes to a few megabytes, that every launch leaves zero. */
+/* An operator. It owns device memory, 256 bytes to a few megabytes, that every launch leaves zero. */
 typedef struct dsa_topk dsa_topk;
 
 /* Checks the limits, compiles the kernels (the first operator of a device only) and allocates. Blocks; not

@@ -50,9 +50,8 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
     scratch.start();
     // The launch may overlap the one before it on the stream, which may be of the same operator: state and
     // workspace are used by one launch at a time, and the scores may be what that one writes. So nothing in
-    // global memory is touched before it has ended, and the next one starts no earlier than that.
+    // global memory is touched before it has ended.
     grid::wait_for_earlier();
-    grid::let_later_start();
     desk.first(&batch, scratch.sums);
     loop {
         block::sync();

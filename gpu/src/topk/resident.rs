@@ -10,7 +10,7 @@
 //! For an output in the order of the indices, what is selected is marked in a bitmap instead of being appended,
 //! and the bitmap is read in order ([`ascending`](super::ascending)).
 
-use dsa_simt::{AtomicOp, block, half_pair_at_least, opaque, thread};
+use dsa_simt::{AtomicOp, block, grid, half_pair_at_least, opaque, thread};
 
 use super::ascending;
 use super::bins::{Bins, SignMagnitude, THREADS};
@@ -104,6 +104,8 @@ pub fn select<E: Element, H: Held<E>>(
     let Scratch { bins, counters, ranked, words, .. } = scratch;
     let held = H::hold(row, 0, bins);
     block::sync();
+    // Not earlier: what starts while others still read takes their multiprocessors.
+    grid::let_later_start();
     let pick = bins.pick::<SignMagnitude>(wanted);
     if pick.count > RANKED || pick.bin == LOWEST_BIN {
         // The lowest bin also has the places without a score.

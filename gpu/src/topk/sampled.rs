@@ -1,8 +1,8 @@
 //! Rows of any length, read once: a threshold guessed from a sample, what passes it listed, the answer
 //! selected from the list and proven by its length.
 //!
-//! 1. A sample of 2,048 elements or more, spread over the row, gives a threshold that about 1.5 to 2 k
-//!    elements pass.
+//! 1. A sample of 2,048 elements or more, spread over the row, gives a threshold that somewhat more
+//!    than k elements pass: about 1.5 to 2 k for k from 512 to 2,048.
 //! 2. The row is read once, by one block or in slices by several, all with the same threshold because all
 //!    take the same sample. What passes is listed: in shared memory by a block alone, in the workspace by
 //!    several ([`slab`](super::slab)).
@@ -10,13 +10,14 @@
 //!
 //! If at least k elements are listed, and all that passed are, the k largest of the list are the k largest of
 //! the row: that is the proof. A guess that fails costs time and nothing else: the last block then selects
-//! from the row itself, in three or four more reads. A sample that is full of equal elements has the others
-//! listed, and takes as many of the equal ones as are wanted from a second read that ends when it has them.
+//! from the row itself, in three or four more reads (twice that if indices must be told apart, too). A sample
+//! that is full of equal elements has the others listed, and takes as many of the equal ones as are wanted from
+//! a second read that ends when it has them.
 //!
 //! The ideas (a counted proof, the last block to arrive finishes) are those of threshold-based selection and
 //! of the classic single-pass reduction.
 
-use dsa_simt::{AtomicOp, Carve, Shared, block, half_pair, opaque, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Shared, block, grid, half_pair, opaque, thread, warp};
 
 use super::Options;
 use super::bins::{SignMagnitude, THREADS};
@@ -88,6 +89,8 @@ pub fn select<E: Element>(
     let listing = Listing { list, scratch, bins: bins(), is_counted: is_alone, is_ascending };
     collect(row, tile, first, end, passing, listing);
     block::sync();
+    // Not earlier: what starts while others still read takes their multiprocessors.
+    grid::let_later_start();
     let mut listed = scratch.counters.winners();
     if !is_alone {
         let (part, _, slab) = shared();

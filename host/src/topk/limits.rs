@@ -169,7 +169,9 @@ pub struct Limits {
     pub max_sms: Option<u32>,
     /// Whether launches may start while the launch before them on the stream is still running. They wait for
     /// its end before they touch device memory: results are the same, launches follow each other faster.
-    /// Where that is possible, see [`LaunchConfig::overlap`](crate::LaunchConfig::overlap).
+    /// Where that is possible, see [`LaunchConfig::overlap`](crate::LaunchConfig::overlap). Kernels of others that
+    /// are launched with programmatic serialization on the same stream must execute the wait, too: one that does
+    /// not would let a later launch of this operator start before an earlier one has ended.
     pub overlap: bool,
 }
 
