@@ -241,6 +241,26 @@ fn rounding_to_half_precision_is_to_nearest_even_for_every_half_and_its_neighbou
     }
 }
 
+#[test]
+fn every_half_word_is_read_written_and_widened() {
+    let probe = Probe::new(17);
+    let halves: Vec<u16> = (0..=u16::MAX).collect();
+    let input = probe.device.upload(&halves).unwrap();
+    let copy = probe.device.upload(&vec![0x5a5a_u16; halves.len()]).unwrap();
+    let (wide, words) = (probe.poisoned(halves.len()), probe.poisoned(halves.len() / 2));
+    let slots = [input.address(), copy.address(), wide.address(), words.address(), halves.len() as u64];
+    probe.launch("probe_halves", LaunchConfig::new(3, 256), &slots);
+    assert_eq!(copy.download().unwrap(), halves);
+    let pairs: Vec<u32> =
+        halves.chunks_exact(2).map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16).collect();
+    assert_eq!(words.download().unwrap(), pairs);
+    for (&half, got) in halves.iter().zip(wide.download().unwrap().into_iter().map(f32::from_bits)) {
+        let expected = half::f16::from_bits(half).to_f32();
+        let same = if expected.is_nan() { got.is_nan() } else { got.to_bits() == expected.to_bits() };
+        assert!(same, "{half:#06x}: {got:e} instead of {expected:e}");
+    }
+}
+
 /// Applies operation number `op` to `old`.
 fn applied(op: u32, old: u32, value: u32) -> u32 {
     match op {

@@ -181,7 +181,7 @@ pub enum Outcome {
 /// Narrows `found` until its range holds one key, or just the elements that are wanted, or at most `enough`.
 ///
 /// The range holds the `wanted`-th largest element of `source`. Collective over the block; begins with a block
-/// barrier, and needs one before the bins are used again.
+/// barrier, and needs one before it is called again.
 #[inline(always)]
 pub fn narrow(source: &impl Source, found: Narrowed, wanted: u32, enough: u32, scratch: Scratch) -> Narrowed {
     let Scratch { bins, extremes, .. } = scratch;

@@ -8,7 +8,7 @@
 #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx))]
 
 use dsa_simt as simt;
-use simt::{AtomicOp, Global};
+use simt::{AtomicOp, Global, Halves};
 
 mod atomics;
 #[cfg(any(not(target_arch = "nvptx64"), feature = "sm_90"))]
@@ -176,6 +176,20 @@ simt::kernels! {
         // SAFETY: the launcher promises `len` words; each thread writes its own.
         let out = unsafe { Global::from_raw(out, len as usize) };
         memory::half(input, out);
+    }
+
+    /// The half-words of `input`, one by one to `copy` and widened to `wide`, and eight at a time to `words`. Any
+    /// grid; `input` is aligned to 16 bytes, `len` a multiple of 8.
+    #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
+    kernel probe_halves(input: *const u16, copy: *mut u16, wide: *mut f32, words: *mut u32, len: u32) {
+        // SAFETY: the launcher promises `len` half-words of each; each thread writes its own.
+        let (input, copy) =
+            unsafe { (Halves::from_raw(input, len as usize), Halves::from_raw(copy, len as usize)) };
+        // SAFETY: the launcher promises `len` words; each thread writes its own.
+        let wide = unsafe { Global::from_raw(wide, len as usize) };
+        // SAFETY: the launcher promises half as many words; each thread writes its own.
+        let words = unsafe { Global::from_raw(words, len as usize / 2) };
+        memory::halves(input, copy, wide, words);
     }
 
     /// Operation `op` on one shared word that starts as `start`, once by each thread with its word of

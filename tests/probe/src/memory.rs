@@ -1,6 +1,6 @@
 //! Loads, stores, shared vectors and the conversion to half precision.
 
-use dsa_simt::{Carve, Global, Shared, block, f32_to_f16, grid, thread};
+use dsa_simt::{Carve, Global, Halves, Shared, block, f16_to_f32, f32_to_f16, grid, thread};
 
 #[inline(always)]
 pub(crate) fn shared_vector(input: Global<u32>, out: Global<u32>) {
@@ -70,6 +70,21 @@ pub(crate) fn half(input: Global<f32>, out: Global<u32>) {
     let mut i = (block::index() * block::threads() + thread::index()) as usize;
     while i < input.len() {
         out.set(i, u32::from(f32_to_f16(input.get(i))));
+        i += stride;
+    }
+}
+
+#[inline(always)]
+pub(crate) fn halves(input: Halves, copy: Halves, wide: Global<f32>, words: Global<u32>) {
+    let stride = (block::count() * block::threads()) as usize;
+    let mut i = (block::index() * block::threads() + thread::index()) as usize;
+    while i < input.len() {
+        let half = input.get_readonly(i);
+        copy.set(i, half);
+        wide.set(i, f16_to_f32(half));
+        if i % 8 == 0 {
+            words.set4(i / 2, input.get8_readonly(i));
+        }
         i += stride;
     }
 }
