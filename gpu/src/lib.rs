@@ -10,6 +10,8 @@
 //!
 //! The host crate chooses an entry point and its launch shape; see `dsa_kernels::topk::Plan`.
 #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx))]
+// Iterators over arrays become local memory on the device.
+#![allow(clippy::needless_range_loop)]
 
 pub mod topk;
 

@@ -209,7 +209,7 @@ pub trait Machine {
     /// See [the trait](Self#safety-of-the-memory-primitives).
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     unsafe fn global_load4(address: *const u32) -> [u32; 4];
-    /// Reads a word of global memory that no thread writes during the launch (read-only path).
+    /// Reads a word of global memory that no thread writes during the launch, or, if it overlaps, once it has waited (read-only path).
     /// # Safety
     /// See [the trait](Self#safety-of-the-memory-primitives).
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]

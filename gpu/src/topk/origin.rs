@@ -1,6 +1,6 @@
 //! The paths of vLLM's persistent top-k (PR 37421): trivial, decode, medium and large, under one fixed launch.
 //!
-//! For comparison and study, f32 only and without options. [`schedule`](super::schedule) says which blocks work on
+//! For comparison and study, f32 only and without options. [`schedule`] says which blocks work on
 //! a row.
 
 use dsa_simt::{Carve, block};

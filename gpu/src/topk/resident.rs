@@ -8,7 +8,7 @@
 //! [`refine`](super::refine), which reads the row again, from the cache it has just come through.
 //!
 //! For an output in the order of the indices, what is selected is marked in a bitmap instead of being appended,
-//! and the bitmap is read in order ([`ascending`](super::ascending)).
+//! and the bitmap is read in order ([`ascending`]).
 
 use dsa_simt::{AtomicOp, block, grid, half_pair_at_least, opaque, thread};
 

@@ -394,7 +394,8 @@ fn collect<E: Element>(
 /// Collective over the block; ends with a block barrier.
 #[inline(always)]
 fn in_order<E: Element>(bits: u32, first: u32, sums: Sums, mut put: impl FnMut(u32, u32)) -> u32 {
-    const { assert!(SHARE == 4 && 2 * u16::BITS == u32::BITS) };
+    // The counts of two vectors go into one word.
+    const { assert!(SHARE == 4) };
     // The block's vectors follow each other: of each of a thread's four, how many elements are before it.
     let of_vector = |v: u32| bits >> (v * E::PER_VECTOR) & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
     let count = |v: u32| of_vector(v).count_ones();

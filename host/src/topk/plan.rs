@@ -121,6 +121,8 @@ impl Plan {
     }
 
     /// The path that a row of `len` elements takes.
+    ///
+    /// Rows of 16,378 to 16,384 elements are resident, too, if they start at a multiple of 16 bytes.
     pub fn path_of(&self, len: u32) -> Path {
         let len = len.min(self.limits.max_len);
         if len <= self.limits.k {

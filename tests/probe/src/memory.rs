@@ -82,7 +82,7 @@ pub(crate) fn halves(input: Halves, copy: Halves, wide: Global<f32>, words: Glob
         let half = input.get_readonly(i);
         copy.set(i, half);
         wide.set(i, f16_to_f32(half));
-        if i % 8 == 0 {
+        if i.is_multiple_of(8) {
             words.set4(i / 2, input.get8_readonly(i));
         }
         i += stride;
