@@ -144,7 +144,7 @@ impl Listed {
             }
             while ties != 0 {
                 let place = place(lowest_bit(ties));
-                // Places are in the order of the indices, or it does not matter.
+                // In an ascending list the places are in the order of the indices.
                 let tie_break = if is_ascending { place } else { self.list.index(place) };
                 ranked.add(counters.tie(), key(self.list.score(place)), tie_break);
                 ties &= ties - 1;

@@ -1,0 +1,115 @@
+//! Which block works on which part of which row, on the emulator.
+
+use std::sync::Mutex;
+
+use dsa_kernels_gpu::topk::bins::THREADS;
+use dsa_kernels_gpu::topk::division::{Desk, Part};
+use dsa_kernels_gpu::topk::element::F32;
+use dsa_kernels_gpu::topk::prefix::Sums;
+use dsa_kernels_gpu::topk::{Batch, MIN_SLICE, RESIDENT_PLACES};
+use dsa_simt::emu::{Launch, Memory, run_closure};
+use dsa_simt::{Carve, block, thread};
+
+/// Slices of each row that `blocks` blocks find on their desks, one part after the other, checked to be complete:
+/// each slice of each row once, and the slices of a row one after the other among all.
+fn slices(lengths: &[i32], blocks: u32) -> Vec<u32> {
+    let memory = Memory::new();
+    let address = memory.allocate(lengths.len() * 4, "lengths").unwrap();
+    let bytes: Vec<u8> = lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
+    memory.write(address, &bytes).unwrap();
+    let batch = Batch::<F32> {
+        scores: std::ptr::null(),
+        pitch: i32::MAX as u64,
+        lengths: address as *const i32,
+        out: std::ptr::null_mut(),
+        values: std::ptr::null_mut(),
+        rows: lengths.len() as u32,
+        max_len: i32::MAX as u32,
+        k: 2048,
+        next_n: 1,
+        compress_ratio: 1,
+    };
+    let found: Mutex<Vec<Part>> = Mutex::default();
+    let mut launch = Launch::new(blocks, THREADS);
+    launch.shared_bytes = 4 * (Desk::WORDS + Sums::WORDS);
+    run_closure(&memory, "division", &launch, || {
+        let mut carve = Carve::dynamic();
+        // SAFETY: the launch has that much shared memory; barriers separate its uses.
+        let (desk, sums) = unsafe { (Desk::carve(&mut carve), Sums::carve(&mut carve)) };
+        desk.first(&batch, sums);
+        loop {
+            block::sync();
+            let Some(part) = desk.part() else { return };
+            if thread::index() == 0 {
+                found.lock().unwrap().push(part);
+            }
+            if blocks >= batch.rows {
+                return;
+            }
+            block::sync();
+            desk.next(&batch);
+        }
+    })
+    .unwrap_or_else(|fault| panic!("{fault}"));
+    let mut found = found.into_inner().unwrap();
+    found.sort_unstable_by_key(|part| (part.row, part.number));
+    let mut next = found.iter();
+    let mut taken = vec![false; blocks as usize];
+    let mut slices = Vec::new();
+    for (row, &length) in lengths.iter().enumerate() {
+        let part = *next.clone().next().unwrap_or_else(|| panic!("nobody has row {row}: {lengths:?}"));
+        for number in 0..part.slices {
+            let part = next.next().unwrap();
+            assert_eq!((part.row, part.number), (row as u32, number), "{lengths:?}");
+            assert_eq!(part.len, length.max(0).cast_unsigned(), "row {row} of {lengths:?}");
+        }
+        if part.slices > 1 {
+            for region in &mut taken[part.first as usize..][..part.slices as usize] {
+                assert!(!std::mem::replace(region, true), "two rows have one region: {lengths:?}");
+            }
+        }
+        slices.push(part.slices);
+    }
+    assert!(next.next().is_none(), "a part too many: {lengths:?}");
+    slices
+}
+
+#[test]
+fn rows_of_equal_length_get_equally_many_blocks() {
+    assert_eq!(slices(&[131_072], 264), [16]);
+    assert_eq!(slices(&[131_072; 8], 128), [16; 8]);
+    assert_eq!(slices(&[131_072; 64], 264), [4; 64]);
+    assert_eq!(slices(&[131_072; 132], 264), [2; 132]);
+    assert_eq!(slices(&[131_072; 133], 264), [1; 133]);
+    assert_eq!(slices(&[1 << 20], 264), [128]);
+}
+
+#[test]
+fn blocks_that_short_rows_do_not_need_go_to_the_long_ones() {
+    let mut lengths = [4_000; 129];
+    lengths[77] = 160_000;
+    let mut expected = [1; 129];
+    expected[77] = 160_000_u32.div_ceil(MIN_SLICE);
+    assert_eq!(slices(&lengths, 264), expected);
+    assert_eq!(slices(&[131_072, 1_500, 6_000, 30_000], 16), [10, 1, 1, 3]);
+}
+
+#[test]
+fn rows_that_fit_in_registers_are_never_cut() {
+    let limit = RESIDENT_PLACES as i32;
+    assert_eq!(slices(&[limit, limit + 1, 0, -1], 64), [1, 3, 1, 1]);
+}
+
+#[test]
+fn with_as_many_rows_as_blocks_each_block_takes_whole_rows() {
+    assert_eq!(slices(&[131_072; 7], 7), [1; 7]);
+    assert_eq!(slices(&[131_072, 5, 1 << 20, 0, 3_000], 2), [1; 5]);
+}
+
+#[test]
+fn the_longest_rows_there_can_be_do_not_overflow() {
+    assert_eq!(slices(&[i32::MAX], 512), [512]);
+    assert_eq!(slices(&[i32::MAX; 3], 512), [170; 3]);
+    let all = slices(&[i32::MAX, 20_000, i32::MAX, 40_000], 512);
+    assert!(all.iter().sum::<u32>() <= 512 && all[0] > 250 && all[2] > 250, "{all:?}");
+}
