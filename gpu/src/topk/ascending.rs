@@ -1,8 +1,9 @@
 //! Output rows in the order of the indices, by bitmaps.
 //!
 //! What is selected is marked by one bit each; threads take the words of the bitmap in order, count their bits,
-//! and a prefix sum of the counts says where each thread's indices go. That is cheaper than sorting, and a row
-//! costs about as much as one that is appended in any order.
+//! and a prefix sum of the counts says where each thread's indices go. A row in registers is one bitmap
+//! ([`stage_tile`]). Rows that had to be refined are staged in any order and sorted by bitmaps over all their
+//! indices ([`sort`]), some microseconds for a million of them: it is the rare case.
 
 use dsa_simt::{AtomicOp, Shared, block, opaque, thread};
 
