@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dsa_kernels::topk::{TopK, TopKArgs};
+use dsa_kernels::topk::{TopK, TopKArgs, TopKBuilder};
 use dsa_kernels::{Device, Error, Workspace};
 
 use crate::argument::{self, check_pointer};
@@ -40,21 +40,7 @@ pub unsafe extern "C" fn dsa_topk_create(
         // SAFETY: the caller's promise.
         let limits = unsafe { config::read(config) }?.limits()?;
         check_pointer("topk", topk)?;
-        let mut builder = TopK::builder(limits.k)
-            .max_rows(limits.max_rows)
-            .max_len(limits.max_len)
-            .next_n(limits.next_n)
-            .compress_ratio(limits.compress_ratio)
-            .scores(limits.scores)
-            .ties(limits.ties)
-            .order(limits.order)
-            .values(limits.values)
-            .path(limits.path)
-            .overlap(limits.overlap);
-        if let Some(multiprocessors) = limits.max_sms {
-            builder = builder.max_sms(multiprocessors);
-        }
-        let built = builder.build(device.device())?;
+        let built = TopKBuilder::from(limits).build(device.device())?;
         let built = Box::new(CTopK { device: device.device().clone(), topk: Mutex::new(built) });
         // SAFETY: checked; the caller vouches for it.
         unsafe { argument::store(topk, Box::into_raw(built)) };

@@ -1,12 +1,13 @@
 //! Which block works on which part of which row, on the emulator.
 
+mod common;
+
 use std::sync::Mutex;
 
 use dsa_kernels_gpu::topk::bins::THREADS;
 use dsa_kernels_gpu::topk::division::{Desk, Part};
-use dsa_kernels_gpu::topk::element::F32;
 use dsa_kernels_gpu::topk::prefix::Sums;
-use dsa_kernels_gpu::topk::{Batch, MIN_SLICE, RESIDENT_PLACES};
+use dsa_kernels_gpu::topk::{MIN_SLICE, RESIDENT_PLACES};
 use dsa_simt::emu::{Launch, Memory, run_closure};
 use dsa_simt::{Carve, block, thread};
 
@@ -14,21 +15,7 @@ use dsa_simt::{Carve, block, thread};
 /// each slice of each row once, and the slices of a row one after the other among all.
 fn slices(lengths: &[i32], blocks: u32) -> Vec<u32> {
     let memory = Memory::new();
-    let address = memory.allocate(lengths.len() * 4, "lengths").unwrap();
-    let bytes: Vec<u8> = lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
-    memory.write(address, &bytes).unwrap();
-    let batch = Batch::<F32> {
-        scores: std::ptr::null(),
-        pitch: i32::MAX as u64,
-        lengths: address as *const i32,
-        out: std::ptr::null_mut(),
-        values: std::ptr::null_mut(),
-        rows: lengths.len() as u32,
-        max_len: i32::MAX as u32,
-        k: 2048,
-        next_n: 1,
-        compress_ratio: 1,
-    };
+    let batch = common::batch(&memory, lengths);
     let found: Mutex<Vec<Part>> = Mutex::default();
     let mut launch = Launch::new(blocks, THREADS);
     launch.shared_bytes = 4 * (Desk::WORDS + Sums::WORDS);

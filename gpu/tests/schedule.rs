@@ -1,8 +1,9 @@
 //! The schedule's decisions, on the emulator.
 
+mod common;
+
 use std::sync::Mutex;
 
-use dsa_kernels_gpu::topk::Batch;
 use dsa_kernels_gpu::topk::origin::{Problem, THREADS};
 use dsa_kernels_gpu::topk::schedule::{self, Desk, Survey};
 use dsa_simt::emu::{Launch, Memory, run_closure};
@@ -11,21 +12,7 @@ use dsa_simt::{Carve, block, thread};
 /// The team size for rows of these lengths, as every thread of a block computes it.
 fn team_size(lengths: &[i32], blocks: u32, kept: u32) -> u32 {
     let memory = Memory::new();
-    let address = memory.allocate(lengths.len() * 4, "lengths").unwrap();
-    let bytes: Vec<u8> = lengths.iter().flat_map(|length| length.to_le_bytes()).collect();
-    memory.write(address, &bytes).unwrap();
-    let batch = Batch {
-        scores: std::ptr::null(),
-        pitch: i32::MAX as u64,
-        lengths: address as *const i32,
-        out: std::ptr::null_mut(),
-        values: std::ptr::null_mut(),
-        rows: lengths.len() as u32,
-        max_len: i32::MAX as u32,
-        k: 2048,
-        next_n: 1,
-        compress_ratio: 1,
-    };
+    let batch = common::batch(&memory, lengths);
     let problem = Problem { batch, decode_max_len: 8192, medium_max_len: 32_768 };
     let sizes = Mutex::new(Vec::new());
     let mut launch = Launch::new(1, THREADS);

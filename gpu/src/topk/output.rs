@@ -7,7 +7,6 @@ use dsa_simt::{AtomicOp, Carve, Global, Shared, thread, warp};
 
 use super::histogram::{inclusive_sum, interval};
 use super::key::{ABSENT, half_key};
-use super::refine::KeyRange;
 use super::source::{Tile, Visitor};
 
 /// What separates winners and ties from the rest. [`ABSENT`] is neither.
@@ -29,12 +28,6 @@ impl KeyThreshold {
     pub fn new(prefix: u32, shift: u32) -> Self {
         let (first_tie, last_tie) = interval(prefix, shift);
         Self { first_tie, last_tie }
-    }
-
-    /// Ties are the keys of a range.
-    #[inline(always)]
-    pub fn of(range: KeyRange) -> Self {
-        Self { first_tie: range.first.max(ABSENT + 1), last_tie: range.last }
     }
 
     /// All keys from `key` on are ties, there are no winners: for listing what is not decided yet.
@@ -103,12 +96,6 @@ impl Counters {
     #[inline(always)]
     pub fn winners(self) -> u32 {
         self.0.get(Self::WINNERS)
-    }
-
-    /// Ties that were placed, after a block barrier.
-    #[inline(always)]
-    pub fn ties(self) -> u32 {
-        self.0.get(Self::TIES)
     }
 
     /// Positions for the lane's `winners`; collective over the warp.

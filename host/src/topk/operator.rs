@@ -64,6 +64,12 @@ pub struct TopKBuilder {
     limits: Limits,
 }
 
+impl From<Limits> for TopKBuilder {
+    fn from(limits: Limits) -> Self {
+        Self { limits }
+    }
+}
+
 impl TopKBuilder {
     /// Most rows of a launch; 1 unless set.
     #[must_use]
@@ -165,7 +171,7 @@ impl TopKBuilder {
 impl TopK {
     /// A builder for an operator that selects `k` elements of each row, `1..=4096`.
     pub fn builder(k: u32) -> TopKBuilder {
-        TopKBuilder { limits: Limits::of(k) }
+        Limits::of(k).into()
     }
 
     /// The launch that was chosen.

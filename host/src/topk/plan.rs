@@ -1,6 +1,7 @@
 //! From limits and device properties to a launch: pure, so that it can be tested without a GPU and used with
 //! any CUDA binding.
 
+use std::fmt::Display;
 use std::ops::Deref;
 
 use dsa_kernels_gpu::topk::{self as kernels, auto, bins, origin, slab, state};
@@ -336,19 +337,22 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
 /// The paths of the origin have no options.
 fn check_defaults(limits: &Limits) -> Result<(), Error> {
     let defaults = Limits::of(limits.k);
-    let options: [(_, &dyn std::fmt::Display, &dyn std::fmt::Display); 4] = [
-        ("scores", &limits.scores, &defaults.scores),
-        ("ties", &limits.ties, &defaults.ties),
-        ("order", &limits.order, &defaults.order),
-        ("values", &limits.values, &defaults.values),
-    ];
-    for (argument, value, default) in options {
-        if value.to_string() != default.to_string() {
-            let limit = format!("{default} on the path {}", limits.path);
-            return Err(Error::argument(argument, value, limit, "use Path::Auto"));
-        }
+    check_default("scores", limits.scores, defaults.scores, limits.path)?;
+    check_default("ties", limits.ties, defaults.ties, limits.path)?;
+    check_default("order", limits.order, defaults.order, limits.path)?;
+    check_default("values", limits.values, defaults.values, limits.path)
+}
+
+fn check_default<T: PartialEq + Display>(
+    argument: &'static str,
+    value: T,
+    default: T,
+    path: Path,
+) -> Result<(), Error> {
+    if value == default {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::argument(argument, value, format!("{default} on the path {path}"), "use Path::Auto"))
 }
 
 /// The bits of the kernel's options.
