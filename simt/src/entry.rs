@@ -9,7 +9,7 @@ pub struct Entry {
     pub max_threads: u32,
     /// Blocks of that size that must fit on one multiprocessor by registers: `.minnctapersm`.
     pub min_blocks: u32,
-    /// Blocks of a cluster: `.reqnctapercluster`; 1 for none.
+    /// Blocks of a cluster: `.reqnctapercluster`; 1 for none, 0 for as many as the launch says.
     pub cluster: u32,
     /// Lowest compute capability, as in `80` for 8.0.
     pub min_arch: u32,

@@ -109,6 +109,14 @@ pub trait Machine {
     /// Waits for all threads of the cluster, with release and acquire at cluster scope.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn cluster_barrier();
+    /// Says that the thread has done with the shared memory of other blocks: every value it has read there has been
+    /// used. Once per thread, in all of them; afterwards only
+    /// [`cluster_wait_until_left`](Self::cluster_wait_until_left) follows of what is the cluster's.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn cluster_leave();
+    /// Waits until all threads of the cluster have left. Orders no memory.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn cluster_wait_until_left();
 
     /// Waits for the lanes of `mask`; orders their memory accesses among them.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]

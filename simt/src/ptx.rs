@@ -42,6 +42,8 @@ unsafe extern "unadjusted" {
     fn barrier_or(id: u32, predicate: bool) -> bool;
     #[link_name = "llvm.nvvm.barrier.cluster.arrive.aligned"]
     fn cluster_arrive();
+    #[link_name = "llvm.nvvm.barrier.cluster.arrive.relaxed.aligned"]
+    fn cluster_arrive_relaxed();
     #[link_name = "llvm.nvvm.barrier.cluster.wait.aligned"]
     fn cluster_wait();
     #[link_name = "llvm.nvvm.bar.warp.sync"]
@@ -288,6 +290,14 @@ impl Machine for Ptx {
             cluster_arrive();
             cluster_wait();
         }
+    }
+    #[inline(always)]
+    fn cluster_leave() {
+        unsafe { cluster_arrive_relaxed() }
+    }
+    #[inline(always)]
+    fn cluster_wait_until_left() {
+        unsafe { cluster_wait() }
     }
 
     #[inline(always)]

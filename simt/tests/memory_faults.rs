@@ -233,6 +233,18 @@ fn remote_accesses_to_blocks_that_may_not_run_are_reported() {
         assert_eq!((rank, lines(&fault).0), (1 - fault.block, line.get()));
     }
     for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "after_leaving", launch, || {
+            cluster::sync();
+            let remote = shared(32).at_rank(1 - cluster::rank());
+            cluster::leave();
+            here!(line, remote.set(thread::index(), 1));
+            cluster::wait_until_left();
+        })
+    }) {
+        let FaultKind::RemoteBlockNotRunning { rank } = fault.kind else { panic!("{fault}") };
+        assert_eq!((rank, lines(&fault).0), (1 - fault.block, line.get()));
+    }
+    for fault in always_faulty(&launch, |memory, launch| {
         let done = Words::zeroed(memory, 1, "done");
         run_closure(memory, "too_late", launch, || {
             cluster::sync();

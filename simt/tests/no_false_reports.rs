@@ -148,6 +148,26 @@ fn clusters_exchange_between_cluster_barriers() {
 }
 
 #[test]
+fn blocks_go_on_by_themselves_when_they_have_left_the_cluster() {
+    let launch = Launch::new(8, 64).with_cluster(4).with_shared_bytes(512).with_resident_blocks(8);
+    always_clean(&launch, |memory, launch| {
+        run_closure(memory, "left", launch, || {
+            let (words, t, rank) = (shared(128), thread::index(), cluster::rank());
+            words.set(t, t + rank);
+            cluster::sync();
+            words.set(64 + t, words.at_rank((rank + 1) % 4).get(t));
+            block::sync();
+            cluster::leave();
+            assert_eq!(words.get(127 - t), 63 - t + (rank + 1) % 4);
+            block::sync();
+            words.set(64 + t, 0);
+            cluster::wait_until_left();
+            assert_eq!(words.get(64 + t), 0);
+        })
+    });
+}
+
+#[test]
 fn the_last_block_to_arrive_sums_what_the_others_stored() {
     let launch = Launch::new(20, 64).with_shared_bytes(16).with_resident_blocks(3);
     for preemption in [Preemption::Never, Preemption::OneIn(2)] {

@@ -159,3 +159,23 @@ fn races_between_blocks_of_a_cluster_are_reported() {
         both_lines(&fault, &a, &b);
     }
 }
+
+#[test]
+fn leaving_a_cluster_orders_nothing() {
+    let (a, b) = (Line::default(), Line::default());
+    let launch = Launch::new(2, 32).with_cluster(2).with_shared_bytes(128);
+    for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "left_race", launch, || {
+            let (words, t) = (shared(32), thread::index());
+            words.set(t, 0);
+            cluster::sync();
+            here!(a, words.at_rank(1 - cluster::rank()).set(t, 1));
+            cluster::leave();
+            cluster::wait_until_left();
+            here!(b, words.get(t));
+        })
+    }) {
+        assert!(matches!(fault.kind, FaultKind::SharedRace { .. }), "{fault}");
+        both_lines(&fault, &b, &a);
+    }
+}

@@ -23,7 +23,8 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
     if warp.wanted & bit != 0 {
         lane_is_waited_for(cx, collective, place);
     }
-    let of_cluster = collective == Collective::ClusterBarrier;
+    let of_cluster = matches!(collective, Collective::ClusterBarrier | Collective::ClusterLeft);
+    let orders = collective != Collective::ClusterLeft;
     let first = *block.pending.get_or_insert(this);
     check_same_barrier(cx, this, first);
     if of_cluster {
@@ -46,17 +47,19 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
             return true;
         }
         cx.statistics.cluster_barriers += 1;
-        cluster.clock += 1;
-        cluster.interval = cluster.clock;
         cluster.arrived = 0;
         cluster.pending = None;
-        cluster.passed_barrier = true;
+        if orders {
+            cluster.clock += 1;
+            cluster.interval = cluster.clock;
+            cluster.passed_barrier = true;
+        }
         let blocks = cluster.first..cluster.first + cluster.size;
         let clock = cluster.clock;
         for index in blocks {
             let other = &raw mut cx.blocks[index as usize];
             // SAFETY: a resident block; no other reference to it is used after this.
-            release(cx, unsafe { &mut *other }, clock);
+            release(cx, unsafe { &mut *other }, orders.then_some(clock));
         }
     } else {
         if block.arrived < threads {
@@ -64,20 +67,22 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
         }
         cx.statistics.block_barriers += 1;
         cluster.clock += 1;
-        release(cx, block, cluster.clock);
+        release(cx, block, Some(cluster.clock));
     }
     // The last thread to arrive runs on.
     cx.warp().runnable &= !bit;
     false
 }
 
-/// Lets all threads of a block pass a barrier.
-fn release(cx: &mut Context, block: &mut Block, clock: u32) {
-    block.interval = clock;
-    block.live = clock;
-    if cx.launch.cluster != 1 {
-        // SAFETY: the cluster of a resident block; no other reference to it is in use.
-        block.live = unsafe { (*block.cluster).interval };
+/// Lets all threads of a block pass a barrier, number `clock` if it orders memory.
+fn release(cx: &mut Context, block: &mut Block, clock: Option<u32>) {
+    if let Some(clock) = clock {
+        block.interval = clock;
+        block.live = clock;
+        if cx.launch.cluster != 1 {
+            // SAFETY: the cluster of a resident block; no other reference to it is in use.
+            block.live = unsafe { (*block.cluster).interval };
+        }
     }
     block.arrived = 0;
     block.pending = None;
@@ -85,7 +90,9 @@ fn release(cx: &mut Context, block: &mut Block, clock: u32) {
     block.tally = 0;
     for index in 0..block.warps.len() {
         let warp = &mut block.warps[index];
-        warp.order.reset(clock);
+        if let Some(clock) = clock {
+            warp.order.reset(clock);
+        }
         warp.runnable |= warp.at_barrier;
         warp.at_barrier = 0;
         block.enqueue(index, &mut cx.ready);

@@ -151,7 +151,8 @@ fn complete(cx: &mut Context, warp: &mut Warp, mask: u32, needed: u32, arrival: 
         Collective::BlockBarrier
         | Collective::BlockCount
         | Collective::BlockOr
-        | Collective::ClusterBarrier => {
+        | Collective::ClusterBarrier
+        | Collective::ClusterLeft => {
             unreachable!("a barrier of the block is not a warp collective")
         }
     };
@@ -193,7 +194,8 @@ pub(super) fn mask_of(collective: Collective) -> u32 {
         Collective::BlockBarrier
         | Collective::BlockCount
         | Collective::BlockOr
-        | Collective::ClusterBarrier => u32::MAX,
+        | Collective::ClusterBarrier
+        | Collective::ClusterLeft => u32::MAX,
         Collective::WarpBarrier { mask }
         | Collective::Shuffle { mask, .. }
         | Collective::Ballot { mask }

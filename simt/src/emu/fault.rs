@@ -209,6 +209,8 @@ pub enum Collective {
     BlockOr,
     /// `cluster::sync`.
     ClusterBarrier,
+    /// `cluster::wait_until_left`.
+    ClusterLeft,
     /// `warp::sync`.
     WarpBarrier {
         /// Lanes that take part.
@@ -260,6 +262,7 @@ impl fmt::Display for Collective {
             Self::BlockCount => f.write_str("block barrier with count"),
             Self::BlockOr => f.write_str("block barrier with or"),
             Self::ClusterBarrier => f.write_str("cluster barrier"),
+            Self::ClusterLeft => f.write_str("wait for the cluster to be left"),
             Self::WarpBarrier { mask } => write!(f, "warp barrier of lanes {mask:#010x}"),
             Self::Shuffle { kind, mask } => write!(f, "shuffle ({kind:?}) of lanes {mask:#010x}"),
             Self::Ballot { mask } => write!(f, "ballot of lanes {mask:#010x}"),
@@ -343,8 +346,8 @@ impl fmt::Display for FaultKind {
             ),
             Self::RemoteBlockNotRunning { rank } => write!(
                 f,
-                "access to the shared memory of block {rank} of the cluster, which has ended or, for want of a \
-                 cluster barrier, need not have started"
+                "access to the shared memory of block {rank} of the cluster, which has ended, may have ended because \
+                 the thread has left, or, for want of a cluster barrier, need not have started"
             ),
             Self::Deadlock { blocks_not_started } => write!(
                 f,

@@ -175,7 +175,7 @@ pub fn run(memory: &Memory, entry: &Entry, launch: &Launch, slots: &[u64]) -> Re
             launch.block, entry.max_threads
         ));
     }
-    if launch.cluster != entry.cluster {
+    if entry.cluster != 0 && launch.cluster != entry.cluster {
         return refuse(format!(
             "cluster is {} blocks; the kernel is compiled for {}",
             launch.cluster, entry.cluster

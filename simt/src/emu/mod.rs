@@ -41,11 +41,11 @@
 //! | two accesses of different threads to one word of shared memory, unordered, one of them a write, not both atomic | at the second access, in whatever order the schedule has them |
 //! | a word both written and read through the read-only path in one launch | at the second access |
 //! | in a launch that may overlap the one before: an access to global memory by a thread that has not waited | at the access |
-//! | an access to the shared memory of a block of the cluster that has ended, or before the first cluster barrier | at the access |
+//! | an access to the shared memory of a block of the cluster that has ended, or before the first cluster barrier, or by a thread that has left the cluster | at the access |
 //! | deadlock: blocks wait for one that cannot start before they end; livelock: all that can run spin | after [`Launch::spin_limit`] turns without a change of memory |
 //! | a panic | at once |
 //!
-//! Accesses to shared memory are ordered by block barriers, cluster barriers and, among the lanes that took
+//! Accesses to shared memory are ordered by block barriers, cluster barriers (leaving a cluster is none) and, among the lanes that took
 //! part, warp barriers. Shuffles, votes and reductions order nothing. Neither do atomics and fences *for the
 //! race check*: a kernel that hands shared memory over with a release and an acquire, not with a barrier,
 //! is reported.
@@ -140,6 +140,14 @@ impl Machine for Emulator {
     #[track_caller]
     fn cluster_barrier() {
         barrier::wait(Collective::ClusterBarrier, false, Location::caller());
+    }
+    fn cluster_leave() {
+        context().thread().left = true;
+    }
+    #[inline(always)]
+    #[track_caller]
+    fn cluster_wait_until_left() {
+        barrier::wait(Collective::ClusterLeft, false, Location::caller());
     }
 
     #[inline(always)]

@@ -110,6 +110,7 @@ fn new_block(launch: &Launch, slot: u32, stacks: &mut Stacks) -> Block {
         spun_at: u64::MAX,
         spun: 0,
         waited: false,
+        left: false,
         patience: PATIENCE,
     };
     let warp = |index: u32| Warp {
@@ -217,6 +218,7 @@ fn start_next(cx: &mut Context, index: usize) {
             thread.spun_at = u64::MAX;
             thread.spun = 0;
             thread.waited = false;
+            thread.left = false;
             thread.patience = PATIENCE;
         }
         for number in 0..block.warps.len() {

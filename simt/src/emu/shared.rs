@@ -106,7 +106,7 @@ fn locate_remote(cx: &mut Context, address: u32, place: Place) -> Word {
     let target = unsafe { &mut *block };
     let mine = rank == cx.block().rank;
     let ended = target.exited as usize == target.threads.len();
-    if !mine && (ended || !cluster.passed_barrier) {
+    if !mine && (ended || !cluster.passed_barrier || cx.thread().left) {
         cx.raise(FaultKind::RemoteBlockNotRunning { rank }, place, None);
     }
     let offset = local.wrapping_sub(BASE);

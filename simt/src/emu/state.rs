@@ -33,6 +33,8 @@ pub(super) struct Thread {
     pub(super) spun: u32,
     /// Whether it has waited for the launches before this one.
     pub(super) waited: bool,
+    /// Whether it has left the cluster.
+    pub(super) left: bool,
     /// Atomic loads until it is made to yield: a loop around one may never call the spin hint.
     pub(super) patience: u32,
 }
