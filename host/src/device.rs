@@ -71,6 +71,18 @@ pub struct DeviceProperties {
     pub l2_bytes: usize,
     /// Whether cooperative launches are possible.
     pub cooperative_launch: bool,
+    /// Most blocks of a cluster; 1 where there are none, or the binding that launches has no means of asking for them.
+    pub max_cluster: u32,
+}
+
+/// Most blocks of a cluster of a kernel that is allowed all there are, on a device of this compute capability.
+pub(crate) fn max_cluster(compute_capability: (u32, u32)) -> u32 {
+    match compute_capability {
+        // The large chips, with 16 multiprocessors or more in each cluster of theirs.
+        (9 | 10, _) => 16,
+        (11.., _) => 8,
+        _ => 1,
+    }
 }
 
 /// What the emulator pretends to be, and how it schedules.

@@ -13,7 +13,7 @@ pub struct LaunchConfig {
     pub grid: u32,
     /// Threads of a block.
     pub block: u32,
-    /// Blocks of a cluster, the kernel's own; 1 for none.
+    /// Blocks of a cluster, 1 for none: the kernel's own number, if it was compiled for one.
     pub cluster: u32,
     /// Bytes of dynamic shared memory of each block.
     pub shared_bytes: u32,
@@ -133,7 +133,8 @@ impl Kernel {
         if config.grid == 0 || config.grid > i32::MAX as u32 {
             return Err(Error::argument("grid", config.grid, "1..=2147483647", "launch at least one block"));
         }
-        if config.cluster != entry.cluster {
+        let properties = self.device.properties();
+        if entry.cluster != 0 && config.cluster != entry.cluster {
             return Err(Error::argument(
                 "cluster",
                 config.cluster,
@@ -141,11 +142,14 @@ impl Kernel {
                 "use the kernel's own cluster size",
             ));
         }
-        if !config.grid.is_multiple_of(entry.cluster) {
-            let limit = format!("a multiple of the cluster's {} blocks", entry.cluster);
+        if !(1..=properties.max_cluster).contains(&config.cluster) {
+            let limit = format!("1..={} on {}", properties.max_cluster, properties.name);
+            return Err(Error::argument("cluster", config.cluster, limit, "use smaller clusters"));
+        }
+        if !config.grid.is_multiple_of(config.cluster) {
+            let limit = format!("a multiple of the cluster's {} blocks", config.cluster);
             return Err(Error::argument("grid", config.grid, limit, "round the grid up"));
         }
-        let properties = self.device.properties();
         if config.shared_bytes > properties.shared_bytes_per_block {
             let limit = format!("at most {} on {}", properties.shared_bytes_per_block, properties.name);
             return Err(Error::argument("shared_bytes", config.shared_bytes, limit, "use smaller tiles"));

@@ -235,3 +235,22 @@ fn a_kernel_that_does_not_wait_is_reported_by_the_emulator_and_does_not_overlap_
         assert_eq!(data.download().unwrap(), [launches; 256]);
     }
 }
+
+#[test]
+fn a_kernel_for_clusters_of_any_size_takes_what_the_device_has() {
+    let device = Device::emulator();
+    let stream = device.stream().unwrap();
+    let kernel = device.load_kernel(&Module::topk(), "topk_f32_cluster").unwrap();
+    for (config, words) in [
+        (LaunchConfig::new(32, 512).with_cluster(32), "cluster is 32, but must be 1..=16"),
+        (LaunchConfig::new(32, 512).with_cluster(0), "cluster is 0, but must be 1..=16"),
+        (
+            LaunchConfig::new(9, 512).with_cluster(2),
+            "grid is 9, but must be a multiple of the cluster's 2 blocks",
+        ),
+    ] {
+        // SAFETY: refused before anything runs.
+        let error = unsafe { kernel.launch(&stream, &config, &[0; 11]) }.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}

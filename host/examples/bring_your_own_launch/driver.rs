@@ -94,6 +94,8 @@ impl Driver {
             shared_bytes_per_multiprocessor: attribute(81)?,
             l2_bytes: attribute(38)? as usize,
             cooperative_launch: attribute(95)? != 0,
+            // `cuLaunchKernel` starts none: the plan is to do without.
+            max_cluster: 1,
         };
         call!(library, "cuDevicePrimaryCtxRetain", fn(*mut *mut c_void, c_int)(&mut context, device))?;
         call!(library, "cuCtxSetCurrent", fn(*mut c_void)(context))?;

@@ -8,6 +8,7 @@ use dsa_simt::Entry;
 use dsa_simt::emu::{self, Launch, Memory, MemoryError, Statistics};
 
 use super::{Handle, Runtime};
+use crate::device::max_cluster;
 use crate::{Backend, DeviceProperties, EmulatorOptions, Error, LaunchConfig, Module};
 
 /// Shared memory that the hardware takes for itself from every block, in bytes.
@@ -62,6 +63,7 @@ impl EmulatorRuntime {
                 .saturating_add(RESERVED_SHARED_BYTES),
             l2_bytes: 0,
             cooperative_launch: true,
+            max_cluster: max_cluster(options.compute_capability),
         };
         let machine = Machine {
             properties,
@@ -96,7 +98,7 @@ impl Machine {
     }
 
     fn run(&self, entry: &'static Entry, config: &LaunchConfig, slots: &[u64]) -> Result<(), Error> {
-        let resident = self.resident_blocks(entry, config.block, config.shared_bytes);
+        let resident = self.resident_blocks(config);
         if config.cooperative && config.grid > resident {
             return Err(Error::CooperativeTooLarge {
                 kernel: entry.name,
@@ -122,10 +124,11 @@ impl Machine {
         Ok(())
     }
 
-    fn resident_blocks(&self, entry: &Entry, block: u32, shared_bytes: u32) -> u32 {
-        let fitting = self.occupancy(block, shared_bytes).saturating_mul(self.properties.multiprocessors);
+    fn resident_blocks(&self, config: &LaunchConfig) -> u32 {
+        let fitting = self.occupancy(config.block, config.shared_bytes);
+        let fitting = fitting.saturating_mul(self.properties.multiprocessors);
         // At least one cluster must be able to run.
-        self.options.resident_blocks.unwrap_or(fitting).max(entry.cluster)
+        self.options.resident_blocks.unwrap_or(fitting).max(config.cluster)
     }
 
     fn occupancy(&self, block: u32, shared_bytes: u32) -> u32 {

@@ -9,6 +9,9 @@ use super::Unit;
 use crate::device_toolchain::{self, DeviceToolchain};
 use crate::{shell, workspace};
 
+/// PTX 8.0, of CUDA 12.0: the first one that can leave a cluster without a fence.
+const SM_90_FEATURES: &str = "+ptx80";
+
 /// The compiler's flags for one architecture. Part of the hash of the sources.
 ///
 /// - No JumpThreading: it copies barriers into divergent branches.
@@ -18,6 +21,7 @@ use crate::{shell, workspace};
 pub(super) fn flags(arch: u32) -> Vec<String> {
     vec![
         format!("-Ctarget-cpu=sm_{arch}"),
+        format!("-Ctarget-feature={}", if arch >= 90 { SM_90_FEATURES } else { "" }),
         "-Clinker=/bin/true".into(),
         "-Zmir-enable-passes=-JumpThreading".into(),
         "-Cpanic=immediate-abort".into(),

@@ -11,6 +11,8 @@ use super::driver::{
     cuCtxPushCurrent_v2, cuDeviceGet, cuDeviceGetAttribute, cuDeviceGetCount, cuDeviceGetName,
     cuDevicePrimaryCtxRelease_v2, cuDevicePrimaryCtxRetain, cuDriverGetVersion, cuInit,
 };
+use super::extended;
+use crate::device::max_cluster;
 use crate::{Backend, DeviceProperties, Error};
 
 /// The lowest compute capability that this crate has kernels for.
@@ -147,6 +149,10 @@ fn properties(device: CUdevice) -> Result<DeviceProperties, Failure> {
     // SAFETY: the driver writes one integer.
     unsafe { cuDriverGetVersion(&mut version) }?;
     let cuda = format!("CUDA {}.{}", version / 1000, version % 1000 / 10);
+    let compute_capability = (
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
     Ok(DeviceProperties {
         backend: Backend::Cuda,
         name: String::from_utf8_lossy(&name[..length]).into_owned(),
@@ -154,10 +160,7 @@ fn properties(device: CUdevice) -> Result<DeviceProperties, Failure> {
             Some(driver) => format!("{driver} ({cuda})"),
             None => cuda,
         },
-        compute_capability: (
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
-        ),
+        compute_capability,
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         max_threads_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
         max_threads_per_multiprocessor: attribute(
@@ -172,6 +175,7 @@ fn properties(device: CUdevice) -> Result<DeviceProperties, Failure> {
         )?,
         l2_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
         cooperative_launch: attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0,
+        max_cluster: if version < extended::FIRST_VERSION { 1 } else { max_cluster(compute_capability) },
     })
 }
 

@@ -144,3 +144,22 @@ functions! {
         block_z: c_uint, shared_bytes: c_uint, stream: CUstream, parameters: *mut *mut c_void,
     );
 }
+
+/// `cuFuncSetAttribute` for an attribute that is newer than the bindings of `cust`: allows the function clusters of
+/// more than 8 blocks.
+///
+/// # Safety
+/// That of the driver function; the driver is for CUDA 12.0 or later.
+pub(super) unsafe fn allow_large_clusters(function: CUfunction) -> Result<(), Failure> {
+    type Typed = unsafe extern "C" fn(CUfunction, CUfunction_attribute, c_int) -> CUresult;
+    type Raw = unsafe extern "C" fn(CUfunction, c_uint, c_int) -> c_uint;
+    /// `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED`.
+    const ALLOWED: c_uint = 14;
+    // SAFETY: both types describe the same C function; enumerations are unsigned ints in C.
+    let set_attribute = unsafe { transmute::<Typed, Raw>(sys::cuFuncSetAttribute) };
+    // SAFETY: the caller's promise.
+    match unsafe { set_attribute(function, ALLOWED, 1) } {
+        0 => Ok(()),
+        code => Err(Failure { operation: "cuFuncSetAttribute", code }),
+    }
+}

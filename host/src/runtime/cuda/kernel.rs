@@ -12,10 +12,10 @@ use dsa_simt::Entry;
 
 use super::context::Context;
 use super::driver::{
-    NOT_FOUND, cuCtxSynchronize, cuFuncGetAttribute, cuFuncSetAttribute, cuModuleGetFunction,
-    cuModuleLoadDataEx, cuModuleUnload,
+    NOT_FOUND, allow_large_clusters, cuCtxSynchronize, cuFuncGetAttribute, cuFuncSetAttribute,
+    cuModuleGetFunction, cuModuleLoadDataEx, cuModuleUnload,
 };
-use super::overlap;
+use super::extended;
 use crate::{Error, Module, Ptx};
 
 /// Bytes of each of the driver compiler's logs that are kept.
@@ -106,7 +106,7 @@ impl LoadedModule {
         };
         match loaded {
             Ok(()) => {
-                let can_wait = overlap::can_wait(ptx);
+                let can_wait = extended::can_wait(ptx);
                 Ok(Self { context: context.clone(), module, can_wait })
             }
             Err(failure) => {
@@ -149,6 +149,10 @@ impl LoadedModule {
         let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: a function of a loaded module; the driver checks the value.
         unsafe { cuFuncSetAttribute(function, attribute, dynamic_bytes) }?;
+        if entry.cluster == 0 {
+            // SAFETY: as above.
+            unsafe { allow_large_clusters(function) }?;
+        }
         Ok(LoadedKernel { function, entry, can_wait: self.can_wait, _module: self.clone() })
     }
 }

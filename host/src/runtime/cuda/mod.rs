@@ -2,8 +2,8 @@
 
 mod context;
 mod driver;
+mod extended;
 mod kernel;
-mod overlap;
 
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -23,8 +23,8 @@ use self::driver::{
     cuOccupancyMaxActiveBlocksPerMultiprocessor, cuStreamBeginCapture_v2, cuStreamCreate, cuStreamDestroy_v2,
     cuStreamEndCapture, cuStreamIsCapturing, cuStreamSynchronize,
 };
+use self::extended::LaunchExtended;
 use self::kernel::{LoadedKernel, Modules};
-use self::overlap::LaunchOverlapping;
 use super::{Handle, Runtime};
 use crate::{DeviceProperties, Error, LaunchConfig, Module};
 
@@ -34,8 +34,8 @@ const FEW_PARAMETERS: usize = 32;
 pub(crate) struct CudaRuntime {
     properties: DeviceProperties,
     modules: Modules,
-    /// `None` where launches cannot overlap.
-    launch_overlapping: Option<LaunchOverlapping>,
+    /// `None` where launches have neither clusters nor overlap.
+    launch_extended: Option<LaunchExtended>,
     /// Copies run here: the default stream would wait for, and break, captures of other streams.
     copies: Handle,
     context: Arc<Context>,
@@ -75,8 +75,8 @@ impl CudaRuntime {
         let (context, properties) = Context::open(ordinal)?;
         let context = Arc::new(context);
         let copies = create_stream(&context)?;
-        let launch_overlapping = LaunchOverlapping::find(properties.compute_capability);
-        Ok(Self { properties, modules: Modules::default(), launch_overlapping, copies, context })
+        let launch_extended = LaunchExtended::find(properties.compute_capability);
+        Ok(Self { properties, modules: Modules::default(), launch_extended, copies, context })
     }
 
     fn handle<T: Copy + 'static>(&self, raw: T, destroy: unsafe fn(T) -> Result<(), Failure>) -> Handle {
@@ -260,15 +260,21 @@ impl Runtime for CudaRuntime {
                 &mut many
             }
         };
-        let LaunchConfig { grid, block, shared_bytes, cooperative, overlap, .. } = *config;
+        let LaunchConfig { grid, block, shared_bytes, cooperative, overlap, cluster } = *config;
+        // Compiled for one size, it has that without being told.
+        let cluster = (cluster != kernel.entry.cluster).then_some(cluster);
         // Without a wait in the code, overlapping would be a race.
-        let overlapping = self.launch_overlapping.filter(|_| overlap && kernel.can_wait && !cooperative);
+        let overlap = overlap
+            && kernel.can_wait
+            && !cooperative
+            && self.launch_extended.is_some_and(|launch| launch.overlaps);
+        let extended = self.launch_extended.filter(|_| overlap || cluster.is_some());
         let (function, stream, parameters) = (kernel.function, raw_stream(stream), parameters.as_mut_ptr());
         // SAFETY: one pointer for each parameter, each to eight readable bytes, the low ones first; the
         // caller promises that the values satisfy the kernel.
         let launched = unsafe {
-            if let Some(launch) = overlapping {
-                launch.call(function, grid, block, shared_bytes, stream, parameters)
+            if let Some(launch) = extended {
+                launch.call(function, grid, block, cluster, overlap, shared_bytes, stream, parameters)
             } else if cooperative {
                 cuLaunchCooperativeKernel(function, grid, 1, 1, block, 1, 1, shared_bytes, stream, parameters)
             } else {

@@ -1,5 +1,5 @@
-//! Launches that may start while the launch before them on the stream is still running: programmatic dependent
-//! launch.
+//! Launches with attributes: clusters, and launches that may start while the launch before them on the stream is
+//! still running (programmatic dependent launch).
 //!
 //! The function is newer than the bindings of `cust`, and than some drivers: it is asked for by name, and its
 //! structs are declared here as in `cuda.h`.
@@ -15,13 +15,17 @@ use crate::Ptx;
 
 /// The first architecture whose PTX can wait for earlier launches.
 const FIRST_ARCH: u32 = 90;
-/// The first compute capability whose launches can overlap.
+/// The first compute capability with clusters, and whose launches can overlap.
 const FIRST_COMPUTE_CAPABILITY: (u32, u32) = (9, 0);
+/// CUDA 12.0: the first version that takes our PTX with clusters.
+pub(super) const FIRST_VERSION: c_int = 12_000;
 /// CUDA 12.3: the first version whose graphs keep the overlap of the launches that they capture.
-const FIRST_VERSION: c_int = 12_030;
+const FIRST_OVERLAPPING_VERSION: c_int = 12_030;
 
 /// `CU_GET_PROC_ADDRESS_LEGACY_STREAM`: stream 0 is the legacy default stream, as in every other call here.
 const LEGACY_STREAM: u64 = 1;
+/// `CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION`.
+const CLUSTER_DIMENSION: c_uint = 4;
 /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
 const PROGRAMMATIC_STREAM_SERIALIZATION: c_uint = 6;
 
@@ -50,21 +54,32 @@ struct Attribute {
     value: Value,
 }
 
-/// `CUlaunchAttributeValue`, a union of 64 bytes: the value in use is an `int` at its start.
+/// `CUlaunchAttributeValue`, a union of 64 bytes: the value in use is one integer at its start, or three.
 #[repr(C, align(8))]
 struct Value {
-    number: c_int,
-    rest: [u8; 60],
+    numbers: [c_uint; 3],
+    rest: [u8; 52],
+}
+
+impl Attribute {
+    const fn new(id: c_uint, numbers: [c_uint; 3]) -> Self {
+        Self { id, padding: [0; 4], value: Value { numbers, rest: [0; 52] } }
+    }
 }
 
 type Function = unsafe extern "C" fn(*const Config, CUfunction, *mut *mut c_void, *mut *mut c_void) -> c_uint;
 
-/// `cuLaunchKernelEx` with the attribute that allows overlap.
+/// `cuLaunchKernelEx`.
 #[derive(Clone, Copy)]
-pub(super) struct LaunchOverlapping(Function);
+pub(super) struct LaunchExtended {
+    function: Function,
+    /// Whether launches can overlap.
+    pub(super) overlaps: bool,
+}
 
-impl LaunchOverlapping {
-    /// `None` where launches cannot overlap: old devices and old drivers. The driver is initialised.
+impl LaunchExtended {
+    /// `None` where there are no clusters, and launches cannot overlap: old devices and old drivers. The driver is
+    /// initialised.
     pub(super) fn find(compute_capability: (u32, u32)) -> Option<Self> {
         if compute_capability < FIRST_COMPUTE_CAPABILITY {
             return None;
@@ -86,38 +101,45 @@ impl LaunchOverlapping {
             return None;
         }
         // SAFETY: not null, and the address of a C function of this signature; CUresult is an unsigned int.
-        Some(Self(unsafe { transmute::<*mut c_void, Function>(function) }))
+        let function = unsafe { transmute::<*mut c_void, Function>(function) };
+        Some(Self { function, overlaps: version >= FIRST_OVERLAPPING_VERSION })
     }
 
-    /// Launches, with overlap allowed.
+    /// Launches, in clusters of so many blocks, if that is not the kernel's own affair, and with overlap allowed or
+    /// not.
     ///
     /// # Safety
-    /// That of `cuLaunchKernel`. Every thread of the kernel waits for earlier launches before it touches
-    /// global memory.
+    /// That of `cuLaunchKernel`. With `overlap`, every thread of the kernel waits for earlier launches before it
+    /// touches global memory.
+    #[allow(clippy::too_many_arguments)]
     pub(super) unsafe fn call(
         self,
         function: CUfunction,
         grid: u32,
         block: u32,
+        cluster: Option<u32>,
+        overlap: bool,
         shared_bytes: u32,
         stream: CUstream,
         parameters: *mut *mut c_void,
     ) -> Result<(), Failure> {
-        let mut allowed = Attribute {
-            id: PROGRAMMATIC_STREAM_SERIALIZATION,
-            padding: [0; 4],
-            value: Value { number: 1, rest: [0; 60] },
+        let overlapping = Attribute::new(PROGRAMMATIC_STREAM_SERIALIZATION, [1, 0, 0]);
+        let clustered = Attribute::new(CLUSTER_DIMENSION, [cluster.unwrap_or(1), 1, 1]);
+        // Those in use, from the start.
+        let (mut attributes, attribute_count) = match (cluster, overlap) {
+            (Some(_), overlap) => ([clustered, overlapping], 1 + c_uint::from(overlap)),
+            (None, overlap) => ([overlapping, clustered], c_uint::from(overlap)),
         };
         let config = Config {
             grid: [grid, 1, 1],
             block: [block, 1, 1],
             shared_bytes,
             stream,
-            attributes: &raw mut allowed,
-            attribute_count: 1,
+            attributes: attributes.as_mut_ptr(),
+            attribute_count,
         };
         // SAFETY: the structs are those of the driver and outlive the call; the rest is the caller's promise.
-        match unsafe { (self.0)(&raw const config, function, parameters, null_mut()) } {
+        match unsafe { (self.function)(&raw const config, function, parameters, null_mut()) } {
             0 => Ok(()),
             code => Err(Failure { operation: "cuLaunchKernelEx", code }),
         }
@@ -141,7 +163,7 @@ mod tests {
         assert_eq!((size_of::<Attribute>(), align_of::<Attribute>()), (72, 8));
         assert_eq!([offset_of!(Attribute, id), offset_of!(Attribute, value)], [0, 8]);
         assert_eq!((size_of::<Value>(), align_of::<Value>()), (64, 8));
-        assert_eq!(offset_of!(Value, number), 0);
+        assert_eq!(offset_of!(Value, numbers), 0);
     }
 
     #[test]
@@ -155,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn the_function_is_not_asked_for_on_devices_that_cannot_overlap() {
-        assert!(LaunchOverlapping::find((8, 9)).is_none());
+    fn the_function_is_not_asked_for_on_devices_without_clusters() {
+        assert!(LaunchExtended::find((8, 9)).is_none());
     }
 
     #[test]
@@ -168,31 +190,49 @@ mod tests {
             parameters: *mut *mut c_void,
             extra: *mut *mut c_void,
         ) -> c_uint {
-            // SAFETY: `call` passes a live struct with one attribute.
-            let (config, attribute) = unsafe { (&*config, &*(*config).attributes) };
-            let shape = (config.grid, config.block, config.shared_bytes, config.attribute_count);
-            let right = shape == ([7, 1, 1], [96, 1, 1], 400, 1)
-                && (attribute.id, attribute.value.number) == (6, 1)
+            // SAFETY: `call` passes a live struct with live attributes.
+            let (config, attributes) = unsafe {
+                let config = &*config;
+                (config, std::slice::from_raw_parts(config.attributes, config.attribute_count as usize))
+            };
+            let shape = (config.grid, config.block, config.shared_bytes);
+            let attributes: Vec<_> =
+                attributes.iter().map(|attribute| (attribute.id, attribute.value.numbers)).collect();
+            let [clustered, overlapping] = [(4, [7, 1, 1]), (6, [1, 0, 0])];
+            // The grid says which are expected.
+            let expected = match config.grid[0] {
+                7 => vec![],
+                14 => vec![overlapping],
+                21 => vec![clustered],
+                _ => vec![clustered, overlapping],
+            };
+            let right = shape == ([config.grid[0], 1, 1], [96, 1, 1], 400)
+                && attributes == expected
                 && [config.stream.addr(), function.addr(), parameters.addr(), extra.addr()]
                     == [16, 32, 64, 0];
             if right { 0 } else { 1 }
         }
-        let launch = |grid| {
+        let launch = |grid, cluster, overlap| {
             let [stream, function] = [16, 32].map(without_provenance_mut::<c_void>);
             // SAFETY: the function above follows no handle.
             unsafe {
-                LaunchOverlapping(driver).call(
+                LaunchExtended { function: driver, overlaps: true }.call(
                     function.cast(),
                     grid,
                     96,
+                    cluster,
+                    overlap,
                     400,
                     stream.cast(),
                     without_provenance_mut(64),
                 )
             }
         };
-        assert!(launch(7).is_ok());
-        let failure = launch(8).unwrap_err();
+        assert!(launch(7, None, false).is_ok());
+        assert!(launch(14, None, true).is_ok());
+        assert!(launch(21, Some(7), false).is_ok());
+        assert!(launch(28, Some(7), true).is_ok());
+        let failure = launch(28, Some(8), true).unwrap_err();
         assert_eq!((failure.operation, failure.code), ("cuLaunchKernelEx", 1));
     }
 }
