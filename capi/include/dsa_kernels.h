@@ -159,7 +159,8 @@ enum dsa_path {
     DSA_PATH_SAMPLED = 3,  /* any length: the row read once, against a threshold from a sample */
     DSA_PATH_DECODE = 4,   /* max_len <= 8192: vLLM's, one block, the row in registers */
     DSA_PATH_MEDIUM = 5,   /* any length: vLLM's, one block, the row read twice */
-    DSA_PATH_LARGE = 6     /* any length: vLLM's, several blocks per row; needs cooperative launches */
+    DSA_PATH_LARGE = 6,    /* any length: vLLM's, several blocks per row; needs cooperative launches */
+    DSA_PATH_CLUSTER = 7   /* any length: a cluster of blocks per row, in registers; compute capability 9.0 */
 };
 
 /* What an operator is created for. Zero the whole struct (`= {0}`, memset), then set `size` and what is

@@ -61,6 +61,7 @@ const PATHS: &[(u32, Path)] = &[
     (4, Path::Decode),
     (5, Path::Medium),
     (6, Path::Large),
+    (7, Path::Cluster),
 ];
 /// The numbers of a flag.
 const FLAGS: &[(u32, bool)] = &[(0, false), (1, true)];

@@ -85,6 +85,73 @@ dsa_simt::kernels! {
         unsafe { auto::run(batch, Options::of(options), Memory { state, workspace }) }
     }
 
+    /// Top-k of every row, each by a cluster of blocks that keep it in their registers.
+    ///
+    /// A grid of `rows` clusters of 2, 4, 8 or 16 blocks of [`bins::THREADS`](crate::topk::bins::THREADS) threads,
+    /// [`cluster::SHARED_BYTES`] of dynamic shared memory. The parameters are the fields of [`Batch`], whose promises
+    /// they keep, and the bits of [`Options`].
+    #[launch(max_threads = 512, min_blocks = 2, cluster = 0, arch = 90)]
+    kernel topk_f32_cluster(
+        scores: *const f32,
+        pitch: u64,
+        lengths: *const i32,
+        out: *mut i32,
+        values: *mut f32,
+        rows: u32,
+        max_len: u32,
+        k: u32,
+        next_n: u32,
+        compress_ratio: u32,
+        options: u32,
+    ) {
+        let batch =
+            Batch::<F32> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
+        // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
+        unsafe { crate::topk::cluster::run(batch, Options::of(options)) }
+    }
+
+    /// [`topk_f32_cluster`] for scores of half precision.
+    #[launch(max_threads = 512, min_blocks = 2, cluster = 0, arch = 90)]
+    kernel topk_f16_cluster(
+        scores: *const u16,
+        pitch: u64,
+        lengths: *const i32,
+        out: *mut i32,
+        values: *mut u16,
+        rows: u32,
+        max_len: u32,
+        k: u32,
+        next_n: u32,
+        compress_ratio: u32,
+        options: u32,
+    ) {
+        let batch =
+            Batch::<F16> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
+        // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
+        unsafe { crate::topk::cluster::run(batch, Options::of(options)) }
+    }
+
+    /// [`topk_f32_cluster`] for scores of type bf16.
+    #[launch(max_threads = 512, min_blocks = 2, cluster = 0, arch = 90)]
+    kernel topk_bf16_cluster(
+        scores: *const u16,
+        pitch: u64,
+        lengths: *const i32,
+        out: *mut i32,
+        values: *mut u16,
+        rows: u32,
+        max_len: u32,
+        k: u32,
+        next_n: u32,
+        compress_ratio: u32,
+        options: u32,
+    ) {
+        let batch =
+            Batch::<Bf16> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
+        // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
+        unsafe { crate::topk::cluster::run(batch, Options::of(options)) }
+    }
+
     /// Top-k of every row by one block: the trivial, decode and medium paths.
     ///
     /// Any grid, blocks of [`origin::THREADS`] threads, [`origin::BLOCK_SHARED_BYTES`] of dynamic shared memory.

@@ -40,7 +40,8 @@ fn check(
     let mut batch = build(spec);
     let rounded: Vec<f32> = row.iter().map(|&score| scores::rounded(kind, score)).collect();
     batch.scores.chunks_exact_mut(row.len()).for_each(|to| to.copy_from_slice(&rounded));
-    let mut selector = selector(device, wanted as usize, &batch.spec, configure);
+    let sampled = |builder: TopKBuilder| configure(builder.path(Path::Sampled));
+    let mut selector = selector(device, wanted as usize, &batch.spec, sampled);
     let plan = selector.topk.plan();
     assert_eq!(plan.path_of(LEN), Path::Sampled);
     assert_eq!(plan.slices(rows) > 1, rows == 1);

@@ -19,11 +19,13 @@
 //! | NaN giving different coarse and fine bins | `exactness::nan_ranks_below_minus_infinity_on_every_path` |
 //! | taking every multiprocessor | `paths::a_limit_on_multiprocessors_limits_the_grid` |
 //! | equal scores taken in the order that blocks arrive in | `options::a_row_gives_the_same_words_in_every_batch_and_on_every_schedule` |
+//! | places without a score taken for NaN | `paths::nan_of_16_bits_is_selected_once` |
 //! | a vector of 16-bit scores that reaches beyond the row | `options::scores_of_16_bits_are_right_at_every_alignment` |
 //! | state that a launch leaves for the next one | `state::every_launch_leaves_the_state_zero` |
 //!
 //! Every test runs on a workspace full of garbage.
 
+mod clusters;
 mod errors;
 mod exactness;
 mod graphs;

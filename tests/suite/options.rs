@@ -112,6 +112,7 @@ fn every_path_that_has_options_has_all_of_them() {
             (Path::Trivial, 2_048),
             (Path::Resident, 16_001),
             (Path::Sampled, scaled(20_003, 150_003)),
+            (Path::Cluster, scaled(20_003, 150_003)),
             (Path::Auto, scaled(20_003, 150_003)),
         ] {
             let long = max_len as i32;

@@ -1,6 +1,6 @@
 //! Forced paths, limits on multiprocessors, and what a plan promises.
 
-use dsa_kernels::topk::{Path, TopK, TopKBuilder};
+use dsa_kernels::topk::{Path, ScoreType, TopK, TopKBuilder};
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 
@@ -10,7 +10,8 @@ use crate::support::{check_with, device, scaled, seed};
 fn every_forced_path_is_exact_where_it_can_run() {
     let seed = seed(31);
     let device = device(seed);
-    let all = [Path::Auto, Path::Resident, Path::Sampled, Path::Decode, Path::Medium, Path::Large];
+    let all =
+        [Path::Auto, Path::Resident, Path::Sampled, Path::Cluster, Path::Decode, Path::Medium, Path::Large];
     for path in all {
         for len in scaled(vec![2_500, 8_192], vec![2_500, 8_192, 20_000, 100_000]) {
             let mut lengths = vec![len as i32, 2_049, 100, len as i32 / 2 + 1, -1];
@@ -24,6 +25,22 @@ fn every_forced_path_is_exact_where_it_can_run() {
                 continue; // refused: see `errors`
             }
             check_with(&device, 2048, spec, |builder| builder.path(path));
+        }
+    }
+}
+
+/// Where there is no score, the kernels have NaN: it must not be taken for one.
+#[test]
+fn nan_of_16_bits_is_selected_once() {
+    let seed = seed(34);
+    let device = device(seed);
+    for scores in [ScoreType::F16, ScoreType::Bf16] {
+        for (path, len) in [(Path::Sampled, 20_000), (Path::Cluster, 9_001), (Path::Cluster, 20_003)] {
+            for distribution in [Distribution::NanOnly, Distribution::RandomBits] {
+                let spec = BatchSpec::full(distribution, seed, len, 1).with_scores(scores);
+                let k = if distribution == Distribution::NanOnly { 2_048 } else { len.min(4_096) - 8 };
+                check_with(&device, k, spec, |builder| builder.path(path));
+            }
         }
     }
 }

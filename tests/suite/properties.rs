@@ -54,7 +54,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 /// Cases with options, on the paths that have them.
 fn cases_with_options() -> impl Strategy<Value = Case> {
-    cases_of(vec![Path::Auto, Path::Auto, Path::Trivial, Path::Resident, Path::Sampled], Options::any())
+    cases_of(vec![Path::Auto, Path::Trivial, Path::Resident, Path::Sampled, Path::Cluster], Options::any())
 }
 
 fn cases_of(paths: Vec<Path>, options: BoxedStrategy<Options>) -> impl Strategy<Value = Case> {

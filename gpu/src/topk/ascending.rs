@@ -1,16 +1,19 @@
-//! Output rows in the order of the indices, by bitmaps.
+//! Output rows in the order of the indices.
 //!
 //! What is selected is marked by one bit each; threads take the words of the bitmap in order, count their bits,
 //! and a prefix sum of the counts says where each thread's indices go. A row in registers is one bitmap
-//! ([`stage_tile`]). Rows that had to be refined are staged in any order and sorted by bitmaps over all their
-//! indices ([`sort`]), some microseconds for a million of them: it is the rare case.
+//! ([`stage_tile`]). Longer rows are staged in any order and sorted ([`sort`]): put into 2,048 buckets by their
+//! leading bits, then ranked among the few of a bucket. Indices that crowd into few buckets are sorted by bitmaps over
+//! all indices of the row, some microseconds for a million of them: it is the rare case.
 
-use dsa_simt::{AtomicOp, Shared, block, opaque, thread};
+use dsa_simt::{AtomicOp, Shared, block, opaque, thread, warp};
 
 use super::bins::THREADS;
 use super::element::Element;
-use super::output::Staged;
+use super::key::{NAN, key};
+use super::output::{Staged, lowest_bit};
 use super::prefix::Sums;
+use super::scores::{SHARE, Slice, index};
 
 /// Words that a thread has of the largest bitmap.
 const MOST_PER_THREAD: u32 = 16;
@@ -58,8 +61,8 @@ pub fn stage_tile<E: Element>(marks: Shared<u32>, first_place: u32, staged: Stag
 
 /// Sorts the first `count` staged indices; they are different, and below `len`.
 ///
-/// In `memory`, which nothing else uses meanwhile, bitmaps of as many indices as fit, one after the other:
-/// 262,144 if there are [`WORDS`] words. Collective over the block; begins and ends with a block barrier.
+/// In `memory`, which nothing else uses meanwhile: one bitmap if it has room for that, or else buckets, or else
+/// bitmaps of as many indices as fit, one after the other, 262,144 if there are [`WORDS`] words. Collective over the block; begins and ends with a block barrier.
 #[inline(always)]
 pub fn sort(staged: Staged, count: u32, len: u32, memory: Shared<u32>, sums: Sums) {
     let thread = opaque(thread::index());
@@ -71,16 +74,16 @@ pub fn sort(staged: Staged, count: u32, len: u32, memory: Shared<u32>, sums: Sum
     {
         shift += 1;
     }
+    if len > THREADS * u32::BITS
+        && memory.len() >= Buckets::WORDS
+        && sort_by_buckets(staged, count, memory, sums)
+    {
+        return;
+    }
     let per_thread = 1 << shift;
     let pitch = words(per_thread) / THREADS;
     block::sync();
-    let mut held = [u32::MAX; HELD as usize];
-    for i in 0..HELD {
-        let position = thread + i * THREADS;
-        if position < count {
-            held[i as usize] = staged.get(position);
-        }
-    }
+    let held = hold(staged, count);
     let clear = |word: u32| memory.set(thread * pitch + word, 0);
     for_each(per_thread, clear);
     // Everything staged is held now, and the bitmap is empty.
@@ -115,6 +118,119 @@ pub fn sort(staged: Staged, count: u32, len: u32, memory: Shared<u32>, sums: Sum
     }
 }
 
+/// The staged indices that a thread sorts; larger than any where there is none.
+#[inline(always)]
+fn hold(staged: Staged, count: u32) -> [u32; HELD as usize] {
+    let mut held = [u32::MAX; HELD as usize];
+    for i in 0..HELD {
+        let position = opaque(thread::index()) + i * THREADS;
+        if position < count {
+            held[i as usize] = staged.get(position);
+        }
+    }
+    held
+}
+
+/// Counts of the indices with the same leading bits, in shared memory.
+struct Buckets;
+
+impl Buckets {
+    const PER_THREAD: u32 = 4;
+    const COUNT: u32 = Self::PER_THREAD * THREADS;
+    /// Behind them, the complement of the lowest index, and the highest.
+    const LOW: u32 = Self::COUNT;
+    const HIGH: u32 = Self::COUNT + 1;
+    const WORDS: u32 = Self::COUNT + 2;
+    /// Most indices of a bucket.
+    const MOST: u32 = 64;
+}
+
+/// Sorts the first `count` staged indices, unless too many of them share a bucket:
+/// then it changes nothing and returns `false`.
+///
+/// Collective over the block; begins and ends with a block barrier.
+#[inline(always)]
+fn sort_by_buckets(staged: Staged, count: u32, memory: Shared<u32>, sums: Sums) -> bool {
+    const { assert!(Buckets::COUNT == THREADS * 4 && Buckets::MOST < 1 << 8 && Staged::WORDS < 1 << u16::BITS) };
+    let thread = opaque(thread::index());
+    let exists = |i: u32| thread + i * THREADS < count;
+    block::sync();
+    let held = hold(staged, count);
+    memory.set4(4 * thread, [0; 4]);
+    if thread == 0 {
+        memory.set(Buckets::LOW, 0);
+        memory.set(Buckets::HIGH, 0);
+    }
+    let (mut low, mut high) = (0, 0);
+    for i in 0..HELD {
+        if exists(i) {
+            low = low.max(!held[i as usize]);
+            high = high.max(held[i as usize]);
+        }
+    }
+    let (low, high) = (warp::reduce_max(warp::ALL, low), warp::reduce_max(warp::ALL, high));
+    block::sync();
+    if thread::lane() == 0 {
+        memory.reduce(AtomicOp::Max, Buckets::LOW, low);
+        memory.reduce(AtomicOp::Max, Buckets::HIGH, high);
+    }
+    block::sync();
+    // Wrapping: nothing may be staged.
+    let low = !memory.get(Buckets::LOW);
+    let shift = (u32::BITS - (memory.get(Buckets::HIGH).wrapping_sub(low)).leading_zeros())
+        .saturating_sub(Buckets::COUNT.ilog2());
+    let bucket_of = |index: u32| (index - low) >> shift;
+    // Numbers within the bucket, a byte each.
+    let mut numbers = [0_u32; HELD.div_ceil(4) as usize];
+    for i in 0..HELD {
+        if exists(i) {
+            let number = memory.atomic(AtomicOp::Add, bucket_of(held[i as usize]), 1);
+            numbers[i as usize / 4] |= number.min(0xff) << (i % 4 * 8);
+        }
+    }
+    block::sync();
+    let [a, b, c, d] = memory.get4(4 * thread);
+    let ([before], _) = sums.before([a + b + c + d]);
+    if block::sync_or(a.max(b).max(c.max(d)) > Buckets::MOST) {
+        return false;
+    }
+    // Where each bucket starts, and how many it has.
+    let packed = |start, count| start | count << u16::BITS;
+    let starts = [before, before + a, before + a + b, before + a + b + c];
+    let buckets = [packed(starts[0], a), packed(starts[1], b), packed(starts[2], c), packed(starts[3], d)];
+    memory.set4(4 * thread, buckets);
+    block::sync();
+    for i in 0..HELD {
+        if exists(i) {
+            let start = memory.get(bucket_of(held[i as usize])) & 0xffff;
+            staged.set(start + (numbers[i as usize / 4] >> (i % 4 * 8) & 0xff), held[i as usize]);
+        }
+    }
+    block::sync();
+    numbers = [0; HELD.div_ceil(4) as usize];
+    for i in 0..HELD {
+        if exists(i) {
+            let bucket = memory.get(bucket_of(held[i as usize]));
+            let (start, count) = (bucket & 0xffff, bucket >> u16::BITS);
+            let (mut other, mut rank) = (0, 0);
+            while other < count {
+                rank += u32::from(staged.get(start + other) < held[i as usize]);
+                other += 1;
+            }
+            numbers[i as usize / 4] |= rank << (i % 4 * 8);
+        }
+    }
+    block::sync();
+    for i in 0..HELD {
+        if exists(i) {
+            let start = memory.get(bucket_of(held[i as usize])) & 0xffff;
+            staged.set(start + (numbers[i as usize / 4] >> (i % 4 * 8) & 0xff), held[i as usize]);
+        }
+    }
+    block::sync();
+    true
+}
+
 /// Calls `f` with each of a thread's words.
 #[inline(always)]
 fn for_each(per_thread: u32, mut f: impl FnMut(u32)) {
@@ -123,4 +239,70 @@ fn for_each(per_thread: u32, mut f: impl FnMut(u32)) {
         f(word);
         word += 1;
     }
+}
+
+/// Calls `put` for each bit set in a block's [`Share::bits`](super::scores::Share::bits), with its place when all are taken in the order of
+/// their indices, from place `first` on, and its number. Returns the place that follows.
+///
+/// Collective over the block; ends with a block barrier.
+#[inline(always)]
+pub fn in_order<E: Element>(bits: u32, first: u32, sums: Sums, mut put: impl FnMut(u32, u32)) -> u32 {
+    // The counts of two vectors go into one word.
+    const { assert!(SHARE == 4) };
+    // The block's vectors follow each other: of each of a thread's four, how many elements are before it.
+    let of_vector = |v: u32| bits >> (v * E::PER_VECTOR) & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
+    let count = |v: u32| of_vector(v).count_ones();
+    let packed = [count(0) | count(1) << u16::BITS, count(2) | count(3) << u16::BITS];
+    let (before, totals) = sums.before(packed);
+    let mut next = first;
+    for v in 0..SHARE as u32 {
+        let half = v % 2 * u16::BITS;
+        let mut place = next + (before[v as usize / 2] >> half & 0xffff);
+        let mut bits = of_vector(v);
+        while bits != 0 {
+            put(place, v * E::PER_VECTOR + lowest_bit(bits));
+            place += 1;
+            bits &= bits - 1;
+        }
+        next += totals[v as usize / 2] >> half & 0xffff;
+    }
+    block::sync();
+    next
+}
+
+/// Stages the indices of those elements of a slice that have the key `equal`, in their order, at the positions from
+/// `position` on and below `end`. Returns where the next one would go: no elements are left if that is below `end`.
+///
+/// Reads no further than it has to. Collective over the block.
+#[inline(always)]
+pub fn stage_equal<E: Element>(
+    slice: Slice<E>,
+    equal: u32,
+    mut position: u32,
+    end: u32,
+    staged: Staged,
+    sums: Sums,
+) -> u32 {
+    // As many scores for every type: registers are scarce here.
+    let vectors = const { SHARE / E::PER_WORD as usize };
+    let mut first = slice.first;
+    while first < slice.end && position < end {
+        let share = slice.row.share::<SHARE>(first, slice.end, vectors);
+        // NaN stands for no score, too: only what lies in the slice counts.
+        let mut bits = share.bits::<E>(|score| key(score) == equal);
+        if equal == NAN {
+            for bit in 0..SHARE as u32 * E::PER_VECTOR {
+                let is_score =
+                    bit < vectors as u32 * E::PER_VECTOR && index::<E>(share.start, bit) < slice.end_index();
+                bits &= !(u32::from(!is_score) << bit);
+            }
+        }
+        position = in_order::<E>(bits, position, sums, |position, bit| {
+            if position < end {
+                staged.set(position, index::<E>(share.start, bit));
+            }
+        });
+        first += vectors as u32 * THREADS;
+    }
+    position
 }

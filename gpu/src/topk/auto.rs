@@ -3,7 +3,7 @@
 //! A block takes its part of a row ([`division`](super::division)), stages the output row in shared memory by one
 //! of the paths, and writes it. Blocks never wait for each other.
 
-use dsa_simt::{Carve, Global, Shared, block, grid, opaque, thread};
+use dsa_simt::{Carve, Shared, block, grid, opaque, thread};
 
 use super::bins::THREADS;
 use super::division::{Desk, Part};
@@ -14,14 +14,18 @@ use super::refine::{self, Outcome, Scratch};
 use super::resident::{self, Pairs};
 use super::sampled::{self, Notes, SampledScratch};
 use super::scores::Scores;
-use super::slab::Slab;
+use super::slab::{Owners, Slab};
 use super::state::RowState;
 use super::{Batch, Options, RESIDENT_MAX_LEN, RESIDENT_PLACES, ascending, trivial};
 
 /// Bytes of dynamic shared memory of a launch whose longest row has `max_len` elements.
 pub const fn shared_bytes(max_len: u32) -> u32 {
     let always = Scratch::BYTES + 4 * Desk::WORDS;
-    if max_len <= RESIDENT_MAX_LEN { always } else { always + 4 * (list::WORDS + Notes::WORDS) }
+    if max_len <= RESIDENT_MAX_LEN {
+        always
+    } else {
+        always + 4 * (list::WORDS + Notes::WORDS + Owners::WORDS)
+    }
 }
 
 /// The words of device memory that a launch uses besides its rows.
@@ -56,21 +60,11 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
     loop {
         block::sync();
         let Some(part) = desk.part() else { return };
-        let mut outcome = stage(&batch, options, part, desk, memory, scratch, carve);
+        let outcome = stage(&batch, options, part, desk, memory, scratch, carve);
         if outcome != Outcome::Done {
             // All anew, so that nothing is held in registers for the rare case.
             let Part { row, len, .. } = desk.known_part();
-            let scores = Scores::<E>::new(batch.scores(row, len));
-            if outcome == Outcome::Crowded {
-                refine::select(&scores, batch.k, options.lowest_indices(), scratch);
-                outcome = Outcome::Staged;
-            }
-            if outcome == Outcome::Staged && options.is_ascending() {
-                let bitmap = bitmap(batch.max_len, carve, scratch);
-                ascending::sort(scratch.staged(), batch.k, len, bitmap, scratch.sums);
-            }
-            block::sync();
-            write::<E>(scratch.staged(), batch.out_row(row), scores, batch.values_row(row));
+            complete(&batch, options, row, len, outcome, bitmap(batch.max_len, carve, scratch), scratch);
         }
         if block::count() >= batch.rows {
             return;
@@ -79,6 +73,31 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
         scratch.start();
         desk.next(&batch);
     }
+}
+
+/// Refines and sorts the output of a row as the outcome of its path and the options want it, and writes it.
+///
+/// `bitmap` is memory for sorting. Collective over the block.
+#[inline(always)]
+pub(super) fn complete<E: Element>(
+    batch: &Batch<E>,
+    options: Options,
+    row: u32,
+    len: u32,
+    mut outcome: Outcome,
+    bitmap: Shared<u32>,
+    scratch: Scratch,
+) {
+    let scores = Scores::<E>::new(batch.scores(row, len));
+    if outcome == Outcome::Crowded {
+        refine::select(&scores, batch.k, options.lowest_indices(), scratch);
+        outcome = Outcome::Staged;
+    }
+    if outcome == Outcome::Staged && options.is_ascending() {
+        ascending::sort(scratch.staged(), batch.k, len, bitmap, scratch.sums);
+    }
+    block::sync();
+    write(batch, row, scores, scratch.staged(), 0, batch.k);
 }
 
 /// Stages the output of the block's part of a row; short rows are written at once. Collective over the block.
@@ -100,18 +119,18 @@ fn stage<E: Element>(
     let scores = Scores::<E>::new(batch.scores(row, len));
     let places = scores.places();
     if places <= RESIDENT_PLACES {
-        type Half = Pairs<8>;
-        let is_ascending = options.is_ascending();
         if places <= RESIDENT_PLACES / 2 {
-            resident::select::<E, Half>(scores, batch.k, is_ascending, scratch)
+            resident::select_short(scores, batch.k, options.is_ascending(), scratch)
         } else {
-            resident::select::<E, (Half, Half)>(scores, batch.k, is_ascending, scratch)
+            type Half = Pairs<8>;
+            resident::select::<E, (Half, Half)>(scores, batch.k, options.is_ascending(), scratch)
         }
     } else {
         // SAFETY: rows of this length have shared memory for a list.
         let sampled = unsafe {
             let list = List::carve(&mut carve);
-            SampledScratch { scratch, list, notes: Notes::carve(&mut carve) }
+            let (notes, owners) = (Notes::carve(&mut carve), Owners::carve(&mut carve));
+            SampledScratch { scratch, list, notes, owners }
         };
         let shared = || {
             // Read again, and not held in registers until then.
@@ -138,23 +157,32 @@ fn bitmap(max_len: u32, mut carve: Carve, scratch: Scratch) -> Shared<u32> {
     unsafe { carve.array(list::WORDS) }
 }
 
-/// Writes the staged row, and the scores at its indices.
+/// Writes the first `count` indices that are staged, and the scores at them, to the output row from position `first`
+/// on.
 #[inline(always)]
-fn write<E: Element>(staged: Staged, out: Global<i32>, scores: Scores<E>, values: Option<E::Array>) {
-    let mut position = opaque(thread::index());
-    while position < out.len() as u32 {
-        let index = staged.get(position);
-        out.set(position as usize, index.cast_signed());
+pub(super) fn write<E: Element>(
+    batch: &Batch<E>,
+    row: u32,
+    scores: Scores<E>,
+    staged: Staged,
+    first: u32,
+    count: u32,
+) {
+    let (out, values) = (batch.out_row(row), batch.values_row(row));
+    let mut number = opaque(thread::index());
+    while number < count {
+        let index = staged.get(number);
+        out.set((first + number) as usize, index.cast_signed());
         if let Some(values) = values {
-            E::copy(scores.array(), index, values, position);
+            E::copy(scores.array(), index, values, first + number);
         }
-        position += THREADS;
+        number += THREADS;
     }
 }
 
 /// Writes a row of which everything is selected.
 #[inline(always)]
-fn write_whole<E: Element>(batch: &Batch<E>, row: u32, len: u32) {
+pub(super) fn write_whole<E: Element>(batch: &Batch<E>, row: u32, len: u32) {
     trivial::select::<THREADS>(len, batch.out_row(row));
     let Some(values) = batch.values_row(row) else { return };
     let scores = batch.scores(row, len);

@@ -3,10 +3,12 @@
 //! One bin per element and one shared atomic: the hardware merges equal bins of a warp, so that crowded bins
 //! cost no more than spread ones. [`Bins::pick`] takes two block barriers: the warps' sums go to all warps
 //! below with one atomic each, and only the one warp whose bins hold the element looks closer.
+//! [`Bins::accumulate`] is for several blocks: with running sums, what is in all bins from any one on is known at once.
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, opaque, thread, warp};
 
 use super::histogram::{Pick, inclusive_sum};
+use super::prefix::Sums;
 
 /// Threads of a block that uses [`Bins`].
 pub const THREADS: u32 = 512;
@@ -28,6 +30,9 @@ pub trait BinOrder {
     /// The first of the four bins of group `group`, of which group 0 has the highest elements, and whether
     /// their elements ascend with their numbers.
     fn group(group: u32) -> (u32, bool);
+
+    /// The bin at place `place` from the highest elements down, which is also the place of bin `place`.
+    fn at(place: u32) -> u32;
 }
 
 /// Higher numbers, larger elements.
@@ -37,6 +42,11 @@ impl BinOrder for Ascending {
     #[inline(always)]
     fn group(group: u32) -> (u32, bool) {
         ((GROUPS - 1 - group) * GROUP, true)
+    }
+
+    #[inline(always)]
+    fn at(place: u32) -> u32 {
+        COUNT - 1 - place
     }
 }
 
@@ -49,6 +59,11 @@ impl BinOrder for SignMagnitude {
         let positive = group < GROUPS / 2;
         let group = if positive { GROUPS / 2 - 1 - group } else { group };
         (group * GROUP, positive)
+    }
+
+    #[inline(always)]
+    fn at(place: u32) -> u32 {
+        if place < COUNT / 2 { COUNT / 2 - 1 - place } else { place }
     }
 }
 
@@ -96,7 +111,8 @@ impl Bins {
         }
     }
 
-    /// The memory of the bins, which are not in use meanwhile: [`COUNT`] words.
+    /// The memory of the bins, [`COUNT`] words: to be shared with other blocks, or for something else while they are
+    /// not in use.
     #[inline(always)]
     pub fn words(self) -> Shared<u32> {
         self.counts
@@ -159,12 +175,61 @@ impl Bins {
                     (above, place, count) = (above + c, 3, d);
                 }
                 let bin = if ascending { first + GROUP - 1 - place } else { first + place };
-                self.picked.set4(0, [bin, above, count, 0]);
+                self.note(Pick { bin, above, count });
             }
         }
         block::sync();
+        self.noted()
+    }
+
+    /// Notes a pick; a block barrier before it is read.
+    #[inline(always)]
+    pub fn note(self, pick: Pick) {
+        self.picked.set4(0, [pick.bin, pick.above, pick.count, 0]);
+    }
+
+    /// The pick that was noted.
+    #[inline(always)]
+    pub fn noted(self) -> Pick {
         let [bin, above, count, _] = self.picked.get4(0);
         Pick { bin, above, count }
+    }
+}
+
+impl Bins {
+    /// Replaces each count by the number of elements in that bin and all higher ones. All threads get the place of the
+    /// bin of the `wanted`-th largest element ([`BinOrder::at`]), or the last place if there are not so many.
+    ///
+    /// Collective over the block; needs a block barrier after the last count.
+    #[inline(always)]
+    pub fn accumulate<O: BinOrder>(self, wanted: u32, sums: Sums) -> u32 {
+        const { assert!(GROUPS == 2 * THREADS) };
+        let first_group = 2 * opaque(thread::index());
+        let [(upper_first, upper_ascending), (lower_first, lower_ascending)] =
+            [O::group(first_group), O::group(first_group + 1)];
+        let descending =
+            |[a, b, c, d]: [u32; 4], ascending| if ascending { [d, c, b, a] } else { [a, b, c, d] };
+        let running = |[a, b, c, d]: [u32; 4]| [a, a + b, a + b + c, a + b + c + d];
+        let upper = running(descending(self.counts.get4(upper_first), upper_ascending));
+        let lower = running(descending(self.counts.get4(lower_first), lower_ascending));
+        let own = upper[3] + lower[3];
+        let ([before], [total]) = sums.before([own]);
+        let upper = upper.map(|count| count + before);
+        let lower = lower.map(|count| count + upper[3]);
+        self.counts.set4(upper_first, descending(upper, upper_ascending));
+        self.counts.set4(lower_first, descending(lower, lower_ascending));
+        if before < wanted && wanted <= before + own {
+            let mut place = first_group * GROUP;
+            for i in 0..GROUP as usize {
+                place += u32::from(upper[i] < wanted) + u32::from(lower[i] < wanted);
+            }
+            self.picked.set(0, place);
+        }
+        if total < wanted && thread::index() == 0 {
+            self.picked.set(0, COUNT - 1);
+        }
+        block::sync();
+        self.picked.get(0)
     }
 }
 

@@ -52,6 +52,12 @@ impl Candidates {
         (self.keys.get(number), self.indices.get(number))
     }
 
+    /// As [`get`](Self::get), from the list that block `rank` of the cluster has at the same place.
+    #[inline(always)]
+    pub fn get_at_rank(self, rank: u32, number: u32) -> (u32, u32) {
+        (self.keys.at_rank(rank).get(number), self.indices.at_rank(rank).get(number))
+    }
+
     /// Writes the indices of the `wanted` largest of the first `count` candidates to `out`, from `position`
     /// on.
     ///
@@ -86,32 +92,46 @@ impl Candidates {
     ///
     /// Collective over the block, after a block barrier that ends the collection.
     #[inline(always)]
-    pub fn rank<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
+    pub fn rank<const T: u32>(self, count: u32, wanted: u32, put: impl FnMut(u32, u32)) {
+        self.rank_some::<T>(0, count, count, wanted, put);
+    }
+
+    /// As [`rank`](Self::rank), but `put` is called for the candidates `first..end` only.
+    #[inline(always)]
+    pub fn rank_some<const T: u32>(
+        self,
+        first: u32,
+        end: u32,
+        count: u32,
+        wanted: u32,
+        mut put: impl FnMut(u32, u32),
+    ) {
         // A warp to a few candidates at once, whose comparisons do not wait for each other; a lane to each of
         // the others.
         const AT_ONCE: u32 = 4;
         let warps = const { T / warp::SIZE };
         let lane = opaque(thread::lane());
-        let mut first = thread::warp();
-        while first < count {
-            let mut own = [(0, 0); AT_ONCE as usize];
+        let mut first = first + thread::warp();
+        // One number to compare: higher keys first, then lower indices.
+        let place = |(key, index): (u32, u32)| u64::from(key) << u32::BITS | u64::from(!index);
+        while first < end {
+            let mut candidates = [0; AT_ONCE as usize];
             for i in 0..AT_ONCE {
-                own[i as usize] = self.get((first + i * warps).min(count - 1));
+                candidates[i as usize] = place(self.get((first + i * warps).min(end - 1)));
             }
             let mut before = [0; AT_ONCE as usize];
             let mut other = lane;
             while other < count {
-                let (other_key, other_index) = self.get(other);
+                let other_place = place(self.get(other));
                 for i in 0..AT_ONCE as usize {
-                    let (key, index) = own[i];
-                    before[i] += u32::from(other_key > key || (other_key == key && other_index < index));
+                    before[i] += u32::from(other_place > candidates[i]);
                 }
                 other += warp::SIZE;
             }
             for i in 0..AT_ONCE {
                 let before = warp::reduce_add(warp::ALL, before[i as usize]);
-                if lane == 0 && first + i * warps < count && before < wanted {
-                    put(before, own[i as usize].1);
+                if lane == 0 && first + i * warps < end && before < wanted {
+                    put(before, !(candidates[i as usize] as u32));
                 }
             }
             first += AT_ONCE * warps;

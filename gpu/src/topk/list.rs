@@ -1,6 +1,6 @@
 //! A list in shared memory of the elements of a row that passed a threshold.
 
-use dsa_simt::{AtomicOp, Carve, Shared, block, opaque, thread, warp};
+use dsa_simt::{Carve, Shared, block, opaque, thread};
 
 use super::bins::{self, Ascending, Bins, THREADS};
 use super::key::{ABSENT, key, number_key};
@@ -97,14 +97,11 @@ impl Listed {
     /// spread like that and the bin of the k-th largest is crowded, it is noted, and nothing is staged:
     /// [`refine::select`](super::refine::select) is the caller's part.
     ///
-    /// With `is_ascending` the list is in the order of the indices, and what is staged is, too: what is selected
-    /// is marked in a bitmap of the places in the list, and the bitmap is read in order.
-    ///
     /// The counters are zero. Collective over the block, after a block barrier; needs one before what is staged
     /// is read.
     #[inline(always)]
-    pub fn select(self, counted: RangeBins, wanted: u32, is_ascending: bool, scratch: Scratch) -> Outcome {
-        let Scratch { bins, counters, ranked, words, .. } = scratch;
+    pub fn select(self, counted: RangeBins, wanted: u32, scratch: Scratch) -> Outcome {
+        let Scratch { bins, counters, ranked, .. } = scratch;
         let RangeBins { range, shift, .. } = counted;
         let pick = bins.pick::<Ascending>(wanted);
         let found = KeyRange::of_bin(range.first, pick.bin, shift);
@@ -125,49 +122,24 @@ impl Listed {
                 ties |= u32::from(keys[i as usize] >= found.first) << i;
             }
             let mut ties = ties & !winners;
-            if is_ascending {
-                const { assert!(CAPACITY <= THREADS * u32::BITS) };
-                for i in 0..SHARE {
-                    // The places of the lanes follow each other: they are one word of the bitmap.
-                    let word = warp::ballot(warp::ALL, winners >> i & 1 != 0);
-                    if thread::lane() == 0 && place(i) < CAPACITY {
-                        words.set(place(i) / u32::BITS, word);
-                    }
-                }
-            } else {
-                let mut indices = [0; SHARE as usize];
-                for i in 0..SHARE {
-                    // All of them, at once: opaque, or each would be read when its bit is looked at, and waited for.
-                    indices[i as usize] = opaque(self.list.index(place(i).min(self.len - 1)));
-                }
-                staged.set_winners(counters, winners, SHARE, |i| indices[i as usize]);
+            let mut indices = [0; SHARE as usize];
+            for i in 0..SHARE {
+                // All of them, at once: opaque, or each would be read when its bit is looked at, and waited for.
+                indices[i as usize] = opaque(self.list.index(place(i).min(self.len - 1)));
             }
+            staged.set_winners(counters, winners, SHARE, |i| indices[i as usize]);
             while ties != 0 {
                 let place = place(lowest_bit(ties));
-                // In an ascending list the places are in the order of the indices.
-                let tie_break = if is_ascending { place } else { self.list.index(place) };
-                ranked.add(counters.tie(), key(self.list.score(place)), tie_break);
+                ranked.add(counters.tie(), key(self.list.score(place)), self.list.index(place));
                 ties &= ties - 1;
             }
             first += SHARE * THREADS;
         }
         block::sync();
-        ranked.rank::<THREADS>(pick.count, wanted - pick.above, |rank, tie_break| {
-            if is_ascending {
-                words.reduce(AtomicOp::Or, tie_break / u32::BITS, 1 << (tie_break % u32::BITS));
-            } else {
-                staged.set(pick.above + rank, tie_break);
-            }
+        ranked.rank::<THREADS>(pick.count, wanted - pick.above, |rank, index| {
+            staged.set(pick.above + rank, index);
         });
-        if !is_ascending {
-            return Outcome::Staged;
-        }
-        block::sync();
-        let number = opaque(thread::index());
-        let bits = if number * u32::BITS < self.len { words.get(number) } else { 0 };
-        let ([before], _) = scratch.sums.before([bits.count_ones()]);
-        staged.set_bits(bits, before, |bit| self.list.index(number * u32::BITS + bit));
-        Outcome::Ordered
+        Outcome::Staged
     }
 
     /// The keys at this thread's places from place `first` of the block on, a block apart; [`ABSENT`] behind the

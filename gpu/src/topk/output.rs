@@ -98,6 +98,12 @@ impl Counters {
         self.0.get(Self::WINNERS)
     }
 
+    /// Ties that were placed, after a block barrier.
+    #[inline(always)]
+    pub fn ties(self) -> u32 {
+        self.0.get(Self::TIES)
+    }
+
     /// Positions for the lane's `winners`; collective over the warp.
     #[inline(always)]
     pub fn reserve_winners(self, winners: u32) -> u32 {
@@ -111,7 +117,7 @@ impl Counters {
 
     /// Positions for the lane's `winners` and `ties`; collective over the warp.
     #[inline(always)]
-    fn reserve(self, winners: u32, ties: u32) -> (u32, u32) {
+    pub fn reserve(self, winners: u32, ties: u32) -> (u32, u32) {
         // Both sums in one: a tile has far fewer than 2^16 elements in a warp.
         let packed = winners | ties << 16;
         let sum = inclusive_sum(packed);

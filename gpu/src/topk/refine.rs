@@ -7,8 +7,9 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, thread, warp};
 
-use super::bins::{self, Ascending, Bins, THREADS};
+use super::bins::{self, Ascending, BinOrder, Bins, THREADS};
 use super::candidates::{self, Candidates};
+use super::histogram::Pick;
 use super::key::ABSENT;
 use super::output::{Counters, Staged};
 use super::prefix::Sums;
@@ -89,7 +90,7 @@ impl Scratch {
 
     /// What was noted, after a block barrier.
     #[inline(always)]
-    fn noted(self) -> Narrowed {
+    pub(super) fn noted(self) -> Narrowed {
         let [first, last, above, count] = self.found.get4(0);
         Narrowed { range: KeyRange { first, last }, above, count }
     }
@@ -178,12 +179,51 @@ pub enum Outcome {
     Crowded,
 }
 
+/// How what several blocks measured and counted comes together, if they look for the same element.
+pub trait Merge {
+    /// The complement of the smallest key and the largest key of all blocks, of what each has gathered in `extremes`,
+    /// which are not used again before [`zero`](Self::zero). Begins with a barrier of all of them.
+    fn extremes(&self, extremes: Shared<u32>) -> (u32, u32);
+    /// Empties `bins`. A block barrier before they are used.
+    fn zero(&self, bins: Bins);
+    /// The bin of the `wanted`-th largest of the elements that all blocks have counted in their `bins`, which must be
+    /// emptied before they are used again. Begins with a barrier of all of them.
+    fn pick<O: BinOrder>(&self, bins: Bins, wanted: u32) -> Pick;
+}
+
+/// One block, with nobody to share.
+pub struct Alone;
+
+impl Merge for Alone {
+    #[inline(always)]
+    fn extremes(&self, extremes: Shared<u32>) -> (u32, u32) {
+        block::sync();
+        (extremes.get(Scratch::LOW), extremes.get(Scratch::HIGH))
+    }
+    #[inline(always)]
+    fn zero(&self, bins: Bins) {
+        bins.zero();
+    }
+    #[inline(always)]
+    fn pick<O: BinOrder>(&self, bins: Bins, wanted: u32) -> Pick {
+        block::sync();
+        bins.pick::<O>(wanted)
+    }
+}
+
 /// Narrows `found` until its range holds one key, or just the elements that are wanted, or at most `enough`.
 ///
-/// The range holds the `wanted`-th largest element of `source`. Collective over the block; begins with a block
-/// barrier, and needs one before it is called again.
+/// The range holds the `wanted`-th largest element of the sources of all blocks that `merge` brings together.
+/// Collective over them; begins with a block barrier, and needs one before it is called again.
 #[inline(always)]
-pub fn narrow(source: &impl Source, found: Narrowed, wanted: u32, enough: u32, scratch: Scratch) -> Narrowed {
+pub fn narrow(
+    source: &impl Source,
+    found: Narrowed,
+    wanted: u32,
+    enough: u32,
+    scratch: Scratch,
+    merge: &impl Merge,
+) -> Narrowed {
     let Scratch { bins, extremes, .. } = scratch;
     let Narrowed { mut range, mut above, mut count } = found;
     block::sync();
@@ -191,23 +231,22 @@ pub fn narrow(source: &impl Source, found: Narrowed, wanted: u32, enough: u32, s
         extremes.set(Scratch::LOW, 0);
         extremes.set(Scratch::HIGH, 0);
     }
-    bins.zero();
+    merge.zero(bins);
     block::sync();
     let mut measure = Measure { range, low: 0, high: 0 };
     source.visit(&mut measure);
     measure.gather(extremes);
-    block::sync();
-    range = KeyRange { first: !extremes.get(Scratch::LOW), last: extremes.get(Scratch::HIGH) };
+    let (low, high) = merge.extremes(extremes);
+    range = KeyRange { first: !low, last: high };
     while range.first < range.last && above + count != wanted && count > enough {
         let shift = range.shift();
         source.visit(&mut CountRange { bins, range, shift });
-        block::sync();
-        let pick = bins.pick::<Ascending>(wanted - above);
+        let pick = merge.pick::<Ascending>(bins, wanted - above);
         let bin = KeyRange::of_bin(range.first, pick.bin, shift);
         range = KeyRange { last: range.last.min(bin.last), ..bin };
         above += pick.above;
         count = pick.count;
-        bins.zero();
+        merge.zero(bins);
         block::sync();
     }
     Narrowed { range, above, count }
@@ -232,7 +271,7 @@ pub fn select(source: &impl Source, wanted: u32, lowest_indices: bool, scratch: 
             let range = KeyRange { first: ABSENT + 1, last: u32::MAX };
             known = Narrowed { range, above: 0, count: known.count };
         }
-        let narrowed = narrow(&view, known, wanted_of_view, enough, scratch);
+        let narrowed = narrow(&view, known, wanted_of_view, enough, scratch, &Alone);
         let Narrowed { range, above, count } = narrowed;
         if view.equal != ABSENT {
             scratch.note_last_index(!range.first);

@@ -12,21 +12,22 @@
 
 use dsa_simt::{AtomicOp, block, grid, half_pair_at_least, opaque, thread};
 
-use super::ascending;
 use super::bins::{Bins, SignMagnitude, THREADS};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::key::key;
 use super::output::lowest_bit;
 use super::refine::{Narrowed, Outcome, RANKED, Scratch};
-use super::scores::{Scores, index};
+use super::scores::{Scores, Slice, index};
+use super::{RESIDENT_PLACES, ascending};
 
 /// What a thread holds of a row. Its scores are numbered as those of a [`Share`](super::scores::Share) are.
 pub trait Held<E: Element> {
     /// Scores that a thread holds; at most 32.
     const SCORES: u32;
-    /// Reads the row from vector `first` on, and counts the scores in the bins of their values.
-    fn hold(row: Scores<E>, first: u32, bins: Bins) -> Self;
+    /// Reads the first vectors of a slice, all if there are not more than a block can hold, and counts the scores in
+    /// the bins of their values.
+    fn hold(slice: Slice<E>, bins: Bins) -> Self;
     /// The scores that are at least as large as `bounds`, as bits.
     fn at_least(&self, bounds: u32) -> u32;
 }
@@ -38,17 +39,18 @@ impl<E: Element, const N: usize> Held<E> for Pairs<N> {
     const SCORES: u32 = 2 * N as u32;
 
     #[inline(always)]
-    fn hold(row: Scores<E>, first: u32, bins: Bins) -> Self {
+    fn hold(slice: Slice<E>, bins: Bins) -> Self {
+        let Slice { row, first, end } = slice;
         let per_vector = const { E::PER_VECTOR as usize / 2 };
         let count = const { 2 * N / E::PER_VECTOR as usize };
-        let vectors = row.share::<N>(first, row.vectors(), count).vectors;
+        let vectors = row.share::<N>(first, end, count).vectors;
         let mut pairs = [0; N];
         for i in 0..N {
             pairs[i] = E::pair(vectors[i / per_vector], (i % per_vector) as u32);
         }
         for v in 0..count {
             // The same for all threads: whether any of them has a score in it.
-            if first + (v as u32) * THREADS < row.vectors() {
+            if first + (v as u32) * THREADS < end {
                 for i in 0..per_vector {
                     let (a, b) = half::bins(pairs[v * per_vector + i]);
                     bins.add(a);
@@ -76,14 +78,30 @@ impl<E: Element, H: Held<E>> Held<E> for (H, H) {
     const SCORES: u32 = 2 * H::SCORES;
 
     #[inline(always)]
-    fn hold(row: Scores<E>, first: u32, bins: Bins) -> Self {
+    fn hold(slice: Slice<E>, bins: Bins) -> Self {
         let vectors = const { H::SCORES / E::PER_VECTOR * THREADS };
-        (H::hold(row, first, bins), H::hold(row, first + vectors, bins))
+        (H::hold(slice, bins), H::hold(Slice { first: slice.first + vectors, ..slice }, bins))
     }
 
     #[inline(always)]
     fn at_least(&self, bounds: u32) -> u32 {
         self.0.at_least(bounds) | self.1.at_least(bounds) << H::SCORES
+    }
+}
+
+/// [`select`] for rows of up to half of [`RESIDENT_PLACES`] places.
+#[inline(always)]
+pub fn select_short<E: Element>(
+    row: Scores<E>,
+    wanted: u32,
+    is_ascending: bool,
+    scratch: Scratch,
+) -> Outcome {
+    // Work on places where there is no score takes time, too.
+    if row.places() <= RESIDENT_PLACES / 4 {
+        select::<E, Pairs<4>>(row, wanted, is_ascending, scratch)
+    } else {
+        select::<E, Pairs<8>>(row, wanted, is_ascending, scratch)
     }
 }
 
@@ -102,7 +120,7 @@ pub fn select<E: Element, H: Held<E>>(
     scratch: Scratch,
 ) -> Outcome {
     let Scratch { bins, counters, ranked, words, .. } = scratch;
-    let held = H::hold(row, 0, bins);
+    let held = H::hold(row.whole(), bins);
     block::sync();
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();

@@ -19,7 +19,6 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, grid, half_pair, opaque, thread, warp};
 
-use super::Options;
 use super::bins::{SignMagnitude, THREADS};
 use super::division::Part;
 use super::element::Element;
@@ -27,12 +26,12 @@ use super::half::{self, LOWEST_BIN};
 use super::key::{ABSENT, NAN, key, score};
 use super::list::{CAPACITY, List, RangeBins};
 use super::output::lowest_bit;
-use super::prefix::Sums;
-use super::refine::{self, KeyRange, Narrowed, Outcome, Scratch};
+use super::refine::{self, Alone, KeyRange, Narrowed, Outcome, Scratch};
 use super::scores::{SHARE, Scores, Share, index};
-use super::slab::Slab;
+use super::slab::{Owners, Slab};
 use super::source::{Source, Tile, Visitor};
 use super::state::RowState;
+use super::{Options, ascending};
 
 /// Sampled elements that are expected to be among the k largest, at least.
 const EXPECTED: u64 = 16;
@@ -49,6 +48,8 @@ pub struct SampledScratch {
     pub list: List,
     /// The notes.
     pub notes: Notes,
+    /// What gathering the lists of several slices needs.
+    pub owners: Owners,
 }
 
 /// Stages the indices of the `wanted` largest scores of `row`, together with the blocks that have its other
@@ -72,7 +73,7 @@ pub fn select<E: Element>(
     shared: impl Fn() -> (Part, RowState, Slab),
     sampled: SampledScratch,
 ) -> Outcome {
-    let SampledScratch { scratch, list, notes } = sampled;
+    let SampledScratch { scratch, list, notes, owners } = sampled;
     let is_alone = part.slices == 1;
     let share = row.vectors().div_ceil(part.slices);
     let first = part.number * share;
@@ -84,9 +85,8 @@ pub fn select<E: Element>(
     scratch.bins.zero();
     block::sync();
     let bins = || RangeBins::new(notes.range(), scratch.bins);
-    let is_ascending = options.is_ascending();
     // A block alone counts what it lists at once, while more of the row is on its way.
-    let listing = Listing { list, scratch, bins: bins(), is_counted: is_alone, is_ascending };
+    let listing = Listing { list, scratch, bins: bins(), is_counted: is_alone };
     collect(row, tile, first, end, passing, listing);
     block::sync();
     // Not earlier: what starts while others still read takes their multiprocessors.
@@ -101,7 +101,7 @@ pub fn select<E: Element>(
         }
         let (part, _, slab) = shared();
         let bins = bins();
-        listed = slab.gather(part.slices, list, scratch, |exists, score| bins.add(exists, score));
+        listed = slab.gather(part.slices, list, owners, scratch, |exists, score| bins.add(exists, score));
     }
     // The list is complete and counted, and all have read the counters.
     block::sync();
@@ -110,7 +110,7 @@ pub fn select<E: Element>(
     }
     if listed >= wanted && listed <= CAPACITY {
         let listed = list.first(listed);
-        let outcome = listed.select(bins(), wanted, is_ascending, scratch);
+        let outcome = listed.select(bins(), wanted, scratch);
         if outcome != Outcome::Crowded {
             return outcome;
         }
@@ -164,8 +164,6 @@ struct Listing {
     bins: RangeBins,
     /// Whether bins are used.
     is_counted: bool,
-    /// Whether the list is in the order of the indices.
-    is_ascending: bool,
 }
 
 impl Listing {
@@ -220,7 +218,8 @@ fn guess<E: Element>(
     let (mut passing, mut crowded) = (half::lower_edge(pick.bin), ABSENT);
     if pick.count > rank / 2 || pick.bin == LOWEST_BIN {
         let found = Narrowed { range: half::keys(pick.bin), above: pick.above, count: pick.count };
-        let Narrowed { range, above, count } = refine::narrow(&sample, found, rank, rank / 4, scratch);
+        let Narrowed { range, above, count } =
+            refine::narrow(&sample, found, rank, rank / 4, scratch, &Alone);
         passing = score(range.first);
         if above + count > 2 * rank {
             // Above NaN there is no score before the lowest number.
@@ -360,16 +359,11 @@ fn collect<E: Element>(
     passing: f32,
     listing: Listing,
 ) {
-    let Scratch { counters, sums, .. } = listing.scratch;
+    let counters = listing.scratch.counters;
     let mut share = tile;
-    let mut listed = 0;
     loop {
         let mut passed = share.bits::<E>(|score| score >= passing);
-        if listing.is_ascending {
-            listed = in_order::<E>(passed, listed, sums, |place, bit| {
-                listing.add(row, place, index::<E>(share.start, bit));
-            });
-        } else if warp::any(warp::ALL, passed != 0) {
+        if warp::any(warp::ALL, passed != 0) {
             let mut place = counters.reserve_winners(passed.count_ones());
             while passed != 0 {
                 listing.add(row, place, index::<E>(share.start, lowest_bit(passed)));
@@ -383,38 +377,6 @@ fn collect<E: Element>(
         }
         share = row.share::<SHARE>(first, end, SHARE);
     }
-    if listing.is_ascending && thread::index() == 0 {
-        counters.start(listed, 0);
-    }
-}
-
-/// Calls `put` for each bit set in a block's [`Share::bits`], with its place when all are taken in the order of
-/// their indices, from place `first` on, and its number. Returns the place that follows.
-///
-/// Collective over the block; ends with a block barrier.
-#[inline(always)]
-fn in_order<E: Element>(bits: u32, first: u32, sums: Sums, mut put: impl FnMut(u32, u32)) -> u32 {
-    // The counts of two vectors go into one word.
-    const { assert!(SHARE == 4) };
-    // The block's vectors follow each other: of each of a thread's four, how many elements are before it.
-    let of_vector = |v: u32| bits >> (v * E::PER_VECTOR) & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
-    let count = |v: u32| of_vector(v).count_ones();
-    let packed = [count(0) | count(1) << u16::BITS, count(2) | count(3) << u16::BITS];
-    let (before, totals) = sums.before(packed);
-    let mut next = first;
-    for v in 0..SHARE as u32 {
-        let half = v % 2 * u16::BITS;
-        let mut place = next + (before[v as usize / 2] >> half & 0xffff);
-        let mut bits = of_vector(v);
-        while bits != 0 {
-            put(place, v * E::PER_VECTOR + lowest_bit(bits));
-            place += 1;
-            bits &= bits - 1;
-        }
-        next += totals[v as usize / 2] >> half & 0xffff;
-    }
-    block::sync();
-    next
 }
 
 /// Stages all `listed` elements, which are above the key `equal`, and completes the row with those elements that
@@ -428,31 +390,10 @@ fn take_equal<E: Element>(
     list: List,
     scratch: Scratch,
 ) -> bool {
-    // As many scores for every type: registers are scarce here.
-    let vectors = const { SHARE / E::PER_WORD as usize };
-    let staged = scratch.staged();
     let mut number = opaque(thread::index());
     while number < listed {
-        staged.set(number, list.index(number));
+        scratch.staged().set(number, list.index(number));
         number += THREADS;
     }
-    let mut position = listed;
-    let mut first = 0;
-    while first < row.vectors() && position < wanted {
-        let share = row.share::<SHARE>(first, row.vectors(), vectors);
-        // NaN stands for no score, too: only what lies in the row counts.
-        let mut bits = share.bits::<E>(|score| key(score) == equal);
-        if equal == NAN {
-            for bit in 0..vectors as u32 * E::PER_VECTOR {
-                bits &= !(u32::from(index::<E>(share.start, bit) >= row.len()) << bit);
-            }
-        }
-        position = in_order::<E>(bits, position, scratch.sums, |position, bit| {
-            if position < wanted {
-                staged.set(position, index::<E>(share.start, bit));
-            }
-        });
-        first += vectors as u32 * THREADS;
-    }
-    position >= wanted
+    ascending::stage_equal(row.whole(), equal, listed, wanted, scratch.staged(), scratch.sums) >= wanted
 }

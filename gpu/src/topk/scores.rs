@@ -20,8 +20,6 @@ pub const SHARE: usize = 4;
 #[derive(Clone, Copy)]
 pub struct Scores<E: Element> {
     scores: E::Array,
-    /// Scores of the first vector that lie before the row.
-    shift: u32,
 }
 
 /// A thread's share of a tile: `M` vectors, [`THREADS`] vectors apart.
@@ -60,8 +58,7 @@ impl<E: Element> Scores<E> {
     /// The view of `scores`, which is exactly the valid prefix.
     #[inline(always)]
     pub fn new(scores: E::Array) -> Self {
-        let bytes = 4 / E::PER_WORD;
-        Self { scores, shift: E::address(scores) as u32 / bytes % E::PER_VECTOR }
+        Self { scores }
     }
 
     /// Number of scores.
@@ -74,7 +71,7 @@ impl<E: Element> Scores<E> {
     /// Number of vectors, partial ones included.
     #[inline(always)]
     pub fn vectors(self) -> u32 {
-        (self.shift + self.len()).div_ceil(E::PER_VECTOR)
+        (self.first_place() + self.len()).div_ceil(E::PER_VECTOR)
     }
 
     /// Places of all vectors.
@@ -83,10 +80,11 @@ impl<E: Element> Scores<E> {
         self.vectors() * E::PER_VECTOR
     }
 
-    /// The place of the first score.
+    /// The place of the first score: as many scores of the first vector lie before the row.
     #[inline(always)]
     pub fn first_place(self) -> u32 {
-        self.shift
+        // Computed where it is used: opaque, or it would hold a register from the start on.
+        opaque(E::address(self.scores) as u32) / const { 4 / E::PER_WORD } % E::PER_VECTOR
     }
 
     /// A score.
@@ -101,10 +99,16 @@ impl<E: Element> Scores<E> {
         self.scores
     }
 
+    /// All vectors.
+    #[inline(always)]
+    pub fn whole(self) -> Slice<E> {
+        Slice { row: self, first: 0, end: self.vectors() }
+    }
+
     /// A vector that lies wholly in the row.
     #[inline(always)]
     pub fn vector(self, vector: u32) -> [u32; 4] {
-        E::vector(self.scores, vector * E::PER_VECTOR - self.shift)
+        E::vector(self.scores, vector * E::PER_VECTOR - self.first_place())
     }
 
     /// A vector of which only some scores lie in the row, the first of all at index `start`.
@@ -130,12 +134,12 @@ impl<E: Element> Scores<E> {
     #[inline(always)]
     pub fn share<const M: usize>(self, first: u32, end: u32, count: usize) -> Share<M> {
         let own = first + opaque(thread::index());
-        let start = (own * E::PER_VECTOR).wrapping_sub(self.shift);
+        let start = (own * E::PER_VECTOR).wrapping_sub(self.first_place());
         let mut vectors = [[E::NO_SCORES; 4]; M];
         // The same for all threads.
         let tile = count as u32 * THREADS;
-        let inside = (first > 0 || self.shift == 0) && end.saturating_sub(first) >= tile;
-        if inside && (first + tile) * E::PER_VECTOR <= self.shift + self.len() {
+        let inside = (first > 0 || self.first_place() == 0) && end.saturating_sub(first) >= tile;
+        if inside && (first + tile) * E::PER_VECTOR <= self.first_place() + self.len() {
             for v in 0..count {
                 vectors[v] = self.vector(own + v as u32 * THREADS);
             }
@@ -165,12 +169,46 @@ impl<E: Element> Scores<E> {
 impl<E: Element> Source for Scores<E> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
+        self.whole().visit(visitor);
+    }
+}
+
+/// Some of the vectors of a row.
+#[derive(Clone, Copy)]
+pub struct Slice<E: Element> {
+    /// The row.
+    pub row: Scores<E>,
+    /// Its first vector.
+    pub first: u32,
+    /// The vector behind its last one, of those that the row has.
+    pub end: u32,
+}
+
+impl<E: Element> Slice<E> {
+    /// The index in the row of its first score, if it has one.
+    #[inline(always)]
+    pub fn first_index(self) -> u32 {
+        (self.first * E::PER_VECTOR).saturating_sub(self.row.first_place())
+    }
+
+    /// The index in the row behind its last score.
+    #[inline(always)]
+    pub fn end_index(self) -> u32 {
+        (self.end * E::PER_VECTOR - self.row.first_place()).min(self.row.len())
+    }
+}
+
+/// Read from memory at every visit.
+impl<E: Element> Source for Slice<E> {
+    #[inline(always)]
+    fn visit(&self, visitor: &mut impl Visitor) {
+        let Self { row, end, .. } = *self;
         // As many scores for every type: registers are scarce here.
         let count = const { SHARE / E::PER_WORD as usize };
-        let mut first = 0;
-        while first < self.vectors() {
+        let mut first = self.first;
+        while first < end {
             // Opaque: one counter, not one for each address that follows it.
-            let share = self.share::<SHARE>(opaque(first), self.vectors(), count);
+            let share = row.share::<SHARE>(opaque(first), end, count);
             // Score `number` of each word.
             for number in 0..E::PER_WORD {
                 let mut keys = [ABSENT; 4 * SHARE];
@@ -178,7 +216,7 @@ impl<E: Element> Source for Scores<E> {
                     let place = i as u32 / VECTOR_WORDS * E::PER_VECTOR
                         + i as u32 % VECTOR_WORDS * E::PER_WORD
                         + number;
-                    if index::<E>(share.start, place) < self.len() {
+                    if index::<E>(share.start, place) < self.end_index() {
                         keys[i] = key(E::score(share.vectors[i / 4][i % 4], number));
                     }
                 }

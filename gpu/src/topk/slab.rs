@@ -5,7 +5,7 @@
 //! slices. Nothing is reserved from others: one atomic per block, and a list that does not fit hurts nobody
 //! else's.
 
-use dsa_simt::{Global, Shared, block, opaque, thread};
+use dsa_simt::{Carve, Global, Shared, block, opaque, thread, warp};
 
 use super::bins::THREADS;
 use super::list::{CAPACITY, List};
@@ -67,62 +67,106 @@ impl Slab {
     /// ([`RowState::arrive`](super::state::RowState::arrive)). Needs a block barrier before `list` is
     /// read.
     #[inline(always)]
-    pub fn gather(self, slices: u32, list: List, scratch: Scratch, count: impl Fn(bool, f32)) -> u32 {
+    pub fn gather(
+        self,
+        slices: u32,
+        list: List,
+        owners: Owners,
+        scratch: Scratch,
+        count: impl Fn(bool, f32),
+    ) -> u32 {
         let thread = opaque(thread::index());
-        let ends = scratch.words;
         let own = if thread < slices { self.region(thread).0.get(0) } else { 0 };
         // Capped, so that the sum of many does not wrap.
         let own = own.min(CAPACITY + 1);
-        let ([before], [total]) = scratch.sums.before([own]);
+        let ([before, groups_before], [total, groups]) = scratch.sums.before([own, own.div_ceil(GROUP)]);
         if total > CAPACITY {
             return total;
         }
-        ends.set(thread, before + own);
+        let starts = scratch.words;
+        starts.set(thread, before | groups_before << u16::BITS);
         block::sync();
-        // All threads take equally many, wherever they are: the lists may be of very different lengths.
-        let mut first = thread;
-        while first < total {
-            let (mut scores, mut indices) = ([0; AT_ONCE as usize], [0; AT_ONCE as usize]);
-            for i in 0..AT_ONCE {
-                let place = (first + i * THREADS).min(total - 1);
-                let slice = slice_of(ends, slices, place);
-                let start = if slice > 0 { ends.get(slice - 1) } else { 0 };
-                // One offset of 32 bits: a pointer for each region would take twice the registers.
-                let score = (slice * REGION_WORDS + HEADER + place - start) as usize;
-                scores[i as usize] = self.0.get(score);
-                indices[i as usize] = self.0.get(score + CAPACITY as usize);
+        // Behind the last slice there are empty ones, if not as many as threads.
+        let start_of =
+            |slice: u32| if slice < THREADS { starts.get(slice) } else { total | groups << u16::BITS };
+        // All threads take equally many groups, wherever they are: the lists may be of very different lengths.
+        let mut slice = thread::warp();
+        while slice < slices {
+            let end = start_of(slice + 1) >> u16::BITS;
+            let mut group = (start_of(slice) >> u16::BITS) + opaque(thread::lane());
+            while group < end {
+                owners.0.set(group, slice);
+                group += warp::SIZE;
             }
-            for i in 0..AT_ONCE {
-                let place = first + i * THREADS;
-                let score = f32::from_bits(scores[i as usize]);
-                if place < total {
-                    list.set(place, score, indices[i as usize]);
-                }
-                count(place < total, score);
+            slice += THREADS / warp::SIZE;
+        }
+        block::sync();
+        let entries = |group: u32| {
+            let slice = owners.0.get(group);
+            let (start, next) = (start_of(slice), start_of(slice + 1));
+            let from = GROUP * (group - (start >> u16::BITS));
+            let place = (start & 0xffff) + from;
+            self.region(slice).read(from, place, next & 0xffff)
+        };
+        let mut group = thread;
+        while group < groups {
+            // Two of them, in flight together.
+            let near = entries(group);
+            let are_two = group + THREADS < groups;
+            let far = if are_two { entries(group + THREADS) } else { near };
+            near.store(list, &count);
+            if are_two {
+                far.store(list, &count);
             }
-            first += AT_ONCE * THREADS;
+            group += 2 * THREADS;
         }
         total
     }
 }
 
-/// Elements that a thread reads at once.
-const AT_ONCE: u32 = 4;
+/// Elements that are read at once.
+const GROUP: u32 = 4;
 
-/// The slice that has the element at a place of the whole list: the first one that ends behind it.
-#[inline(always)]
-fn slice_of(ends: Shared<u32>, slices: u32, place: u32) -> u32 {
-    let mut slice = 0;
-    // Halved until none is left; as many steps for all threads.
-    let mut step = 1 << (u32::BITS - 1 - slices.leading_zeros());
-    while step > 0 {
-        let next = slice + step;
-        if next <= slices && ends.get(next - 1) <= place {
-            slice = next;
-        }
-        step /= 2;
+/// Which slice each group of elements comes from, in shared memory.
+#[derive(Clone, Copy)]
+pub struct Owners(Shared<u32>);
+
+impl Owners {
+    /// Words of shared memory that [`Owners::carve`] takes: the last group of a slice may be a part of one.
+    pub const WORDS: u32 = CAPACITY / GROUP + MAX_SLICES;
+
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`Owners::WORDS`] words.
+    #[inline(always)]
+    pub unsafe fn carve(carve: &mut Carve) -> Self {
+        // SAFETY: passed on to the caller.
+        Self(unsafe { carve.array(Self::WORDS) })
     }
-    slice
+}
+
+/// Some elements of a list on their way to a place in another one.
+#[derive(Clone, Copy)]
+struct Entries {
+    scores: [f32; GROUP as usize],
+    indices: [u32; GROUP as usize],
+    place: u32,
+    /// How many there are.
+    len: u32,
+}
+
+impl Entries {
+    #[inline(always)]
+    fn store(self, list: List, count: &impl Fn(bool, f32)) {
+        for i in 0..GROUP {
+            let (exists, score) = (i < self.len, self.scores[i as usize]);
+            if exists {
+                list.set(self.place + i, score, self.indices[i as usize]);
+            }
+            count(exists, score);
+        }
+    }
 }
 
 /// The region of a slice.
@@ -143,5 +187,17 @@ impl Region {
         }
         self.0.set4(Self::SCORES + place as usize, scores);
         self.0.set4(Self::INDICES + place as usize, indices);
+    }
+
+    /// Reads the four elements from place `from` on, which are to go to `place` of a list in which the slice's end
+    /// before `end`.
+    #[inline(always)]
+    fn read(self, from: u32, place: u32, end: u32) -> Entries {
+        Entries {
+            scores: self.0.get4(Self::SCORES + from as usize).map(f32::from_bits),
+            indices: self.0.get4(Self::INDICES + from as usize),
+            place,
+            len: end - place,
+        }
     }
 }

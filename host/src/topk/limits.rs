@@ -12,7 +12,7 @@ use crate::{Element, Error};
 /// vLLM's persistent top-k (PR 37421), which it replaces; those have none of the options and f32 scores only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Path {
-    /// The fastest for the row's length: trivial up to k, resident up to 16,377, sampled above.
+    /// The fastest for the row's length: trivial up to k, then resident, sampled or cluster, as the plan says.
     #[default]
     Auto,
     /// All elements of the row; needs `max_len <= k`.
@@ -22,6 +22,9 @@ pub enum Path {
     /// One block or several that do not wait for each other, the row read once, what passes a threshold
     /// guessed from a sample listed; any length (rows that fit in registers are kept there).
     Sampled,
+    /// A cluster of blocks for each row, which keep it in their registers together; needs compute capability 9.0. Any
+    /// length, but beyond 16,384 elements for each block of the largest cluster it is read several times.
+    Cluster,
     /// vLLM's decode path: one block of 1,024 threads, the row in registers; needs `max_len <= 8192`.
     Decode,
     /// vLLM's medium path: one block, the row read twice; any length.
@@ -102,6 +105,7 @@ named!(
     Trivial = "trivial",
     Resident = "resident",
     Sampled = "sampled",
+    Cluster = "cluster",
     Decode = "decode",
     Medium = "medium",
     Large = "large"

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::ops::Deref;
 
-use dsa_kernels_gpu::topk::{self as kernels, auto, bins, origin, slab, state};
+use dsa_kernels_gpu::topk::{self as kernels, auto, bins, cluster, origin, slab, state};
 use dsa_simt::Slot;
 
 use crate::topk::{Limits, Order, Path, ScoreType, Ties, TopKArgs};
@@ -44,6 +44,8 @@ pub struct Plan {
 enum Variant {
     /// `topk_f32`, `topk_f16` or `topk_bf16`.
     Auto,
+    /// `topk_f32_cluster` or its like, with clusters of so many blocks.
+    Cluster(u32),
     /// `topk_f32_block` or `topk_f32_grid`: the paths of the origin.
     Origin { teams: bool, decode_max_len: u32, medium_max_len: u32 },
 }
@@ -64,9 +66,18 @@ impl Plan {
             let limit = format!("a path without cooperative launches on {}", device.name);
             return Err(Error::argument("path", limits.path, limit, "use Path::Auto"));
         }
+        if limits.path == Path::Cluster && device.max_cluster < 2 {
+            let limit = format!("a path without clusters on {}", device.name);
+            return Err(Error::argument("path", limits.path, limit, "use Path::Auto"));
+        }
         let origin =
             |teams, decode_max_len, medium_max_len| Variant::Origin { teams, decode_max_len, medium_max_len };
         let kernel = match limits.path {
+            Path::Auto if let Some(size) = best_cluster(&limits, device) => Variant::Cluster(size),
+            Path::Cluster => {
+                let largest = device.max_cluster.min(cluster::MAX_BLOCKS);
+                Variant::Cluster(best_cluster(&limits, device).unwrap_or(largest))
+            }
             Path::Auto | Path::Trivial | Path::Resident | Path::Sampled => Variant::Auto,
             Path::Decode => origin(false, origin::DECODE_MAX_LEN, u32::MAX),
             Path::Medium => origin(false, 0, u32::MAX),
@@ -77,6 +88,7 @@ impl Plan {
                 let needed = auto::shared_bytes(limits.max_len);
                 (needed, needed)
             }
+            Variant::Cluster(_) => (cluster::SHARED_BYTES, cluster::SHARED_BYTES),
             Variant::Origin { teams: false, .. } => (origin::BLOCK_SHARED_BYTES, origin::BLOCK_SHARED_BYTES),
             Variant::Origin { teams: true, .. } => {
                 let most = origin::grid_shared_bytes(limits.max_len.min(MOST_KEPT).next_multiple_of(4));
@@ -116,6 +128,11 @@ impl Plan {
                 ScoreType::F16 => "topk_f16",
                 ScoreType::Bf16 => "topk_bf16",
             },
+            Variant::Cluster(_) => match self.limits.scores {
+                ScoreType::F32 => "topk_f32_cluster",
+                ScoreType::F16 => "topk_f16_cluster",
+                ScoreType::Bf16 => "topk_bf16_cluster",
+            },
             Variant::Origin { teams: false, .. } => "topk_f32_block",
             Variant::Origin { teams: true, .. } => "topk_f32_grid",
         }
@@ -132,6 +149,7 @@ impl Plan {
         match self.kernel {
             Variant::Auto if len <= kernels::RESIDENT_MAX_LEN => Path::Resident,
             Variant::Auto => Path::Sampled,
+            Variant::Cluster(_) => Path::Cluster,
             Variant::Origin { medium_max_len, .. } if len > medium_max_len => Path::Large,
             Variant::Origin { decode_max_len, .. } if len <= decode_max_len => Path::Decode,
             Variant::Origin { .. } => Path::Medium,
@@ -139,8 +157,11 @@ impl Plan {
     }
 
     /// Slices that each of `rows` rows is cut into if all have `max_len` elements. The device divides the blocks
-    /// among the rows that really are long, by their lengths.
+    /// among the rows that really are long, by their lengths; but with clusters, every row has one.
     pub fn slices(&self, rows: u32) -> u32 {
+        if let Variant::Cluster(size) = self.kernel {
+            return size;
+        }
         let (rows, blocks) = (rows.max(1), self.launch_config(rows).grid);
         if self.kernel != Variant::Auto || rows >= blocks {
             return 1;
@@ -158,7 +179,11 @@ impl Plan {
 
     /// Most rows of a launch that has more blocks than rows because its rows are cut into slices.
     fn sliced_rows(&self) -> u32 {
-        if self.pieces() > 1 { (self.resident_blocks - 1).min(self.limits.max_rows) } else { 0 }
+        if self.kernel == Variant::Auto && self.pieces() > 1 {
+            (self.resident_blocks - 1).min(self.limits.max_rows)
+        } else {
+            0
+        }
     }
 
     /// The launch for `rows` rows. It depends on nothing that lies in device memory.
@@ -171,6 +196,7 @@ impl Plan {
             Variant::Auto => {
                 (self.resident_blocks.min(rows.max(1).saturating_mul(self.pieces())), bins::THREADS, false)
             }
+            Variant::Cluster(size) => (rows.max(1).saturating_mul(size), bins::THREADS, false),
             // Without teams a block has no use for more than one row at a time.
             Variant::Origin { teams: false, .. } => {
                 (self.multiprocessors.min(rows.max(1)), origin::THREADS, false)
@@ -178,17 +204,19 @@ impl Plan {
             // The launch bounds promise one block per multiprocessor; more would depend on the compiler.
             Variant::Origin { teams: true, .. } => (self.multiprocessors, origin::THREADS, true),
         };
+        let cluster = if let Variant::Cluster(size) = self.kernel { size } else { 1 };
         LaunchConfig::new(grid, block)
+            .with_cluster(cluster)
             .with_shared_bytes(self.shared_bytes)
             .with_cooperative(cooperative)
-            .with_overlap(self.limits.overlap && self.kernel == Variant::Auto)
+            .with_overlap(self.limits.overlap && matches!(self.kernel, Variant::Auto | Variant::Cluster(_)))
     }
 
     /// Bytes of device memory that must be zero before the first launch. Each launch leaves them zero. One
     /// launch at a time may use them.
     pub fn state_bytes(&self) -> usize {
         let words = match self.kernel {
-            Variant::Auto => state::row_words(self.sliced_rows()),
+            Variant::Auto | Variant::Cluster(_) => state::row_words(self.sliced_rows()),
             Variant::Origin { teams, .. } => state::words(if teams { self.multiprocessors } else { 0 }),
         };
         4 * words as usize
@@ -222,12 +250,13 @@ impl Plan {
         slots.extend([args.scores, args.pitch, args.lengths, args.out]);
         match self.kernel {
             Variant::Auto => slots.extend([args.values, state, workspace]),
+            Variant::Cluster(_) => slots.extend([args.values]),
             Variant::Origin { .. } => slots.extend([state]),
         }
         let numbers = [args.rows, limits.max_len, limits.k, limits.next_n, limits.compress_ratio];
         slots.extend(numbers.map(Slot::to_slot));
         match self.kernel {
-            Variant::Auto => slots.extend([options(limits).to_slot()]),
+            Variant::Auto | Variant::Cluster(_) => slots.extend([options(limits).to_slot()]),
             Variant::Origin { decode_max_len, medium_max_len, .. } => {
                 slots.extend([decode_max_len.to_slot(), medium_max_len.to_slot()]);
             }
@@ -279,6 +308,40 @@ impl Plan {
     }
 }
 
+/// Blocks of the clusters, if a cluster for each row is the fastest: for rows that are longer than what one block keeps
+/// in registers, but not than what a cluster does, and so few that all clusters run at once.
+fn best_cluster(limits: &Limits, device: &DeviceProperties) -> Option<u32> {
+    if limits.max_len <= kernels::RESIDENT_PLACES.max(limits.k)
+        // A cluster cannot be kept to some multiprocessors.
+        || limits.max_sms.is_some()
+        || device.shared_bytes_per_block < cluster::SHARED_BYTES
+    {
+        return None;
+    }
+    // From the fastest down, on an H200 with 132 multiprocessors: 6, 7.5, 8.5 and 10.5 us. A block takes longer with
+    // more elements, or with another one on the same multiprocessor.
+    let (few, many) = (kernels::RESIDENT_PLACES / 2, kernels::RESIDENT_PLACES);
+    [(few, 1), (many, 1), (few, 2), (many, 2)].into_iter().find_map(|(slice, blocks)| {
+        let size = limits.max_len.div_ceil(slice).checked_next_power_of_two()?;
+        let is_possible = size <= device.max_cluster.min(cluster::MAX_BLOCKS);
+        let fits = is_possible && limits.max_rows <= clusters_at_once(device.multiprocessors, size, blocks);
+        fits.then_some(size)
+    })
+}
+
+/// How many clusters of `size` blocks run at once if a multiprocessor has so many of their blocks, or a little fewer.
+///
+/// All blocks of a cluster run in one group of multiprocessors (GPC). Those have up to 18, some of which are switched
+/// off on each chip. The driver says 132, 62, 30 and 14 for 2, 4, 8 and 16 blocks on an H200, if two fit on a
+/// multiprocessor; with one it was seen to start 66, 30, 14 and 7.
+fn clusters_at_once(multiprocessors: u32, size: u32, blocks: u32) -> u32 {
+    let in_groups_of = |group: u32| {
+        let (groups, rest) = (multiprocessors / group, multiprocessors % group);
+        groups * (group * blocks / size) + rest * blocks / size
+    };
+    if blocks == 1 { in_groups_of(18) } else { in_groups_of(18).min(in_groups_of(17)) }
+}
+
 /// The parameters of a launch, one 64-bit slot each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slots {
@@ -325,7 +388,7 @@ fn check_limits(limits: &Limits) -> Result<(), Error> {
         Path::Trivial => limits.k,
         Path::Resident => kernels::RESIDENT_MAX_LEN.max(limits.k),
         Path::Decode => origin::DECODE_MAX_LEN.max(limits.k),
-        Path::Auto | Path::Sampled | Path::Medium | Path::Large => MAX_LEN,
+        Path::Auto | Path::Sampled | Path::Cluster | Path::Medium | Path::Large => MAX_LEN,
     };
     if limits.max_len > longest {
         let limit = format!("at most {longest} on the path {}", limits.path);
@@ -396,7 +459,7 @@ mod tests {
 
     #[test]
     fn rows_are_cut_into_as_many_slices_as_the_device_has_room_for() {
-        let plan = plan(limits()).unwrap();
+        let plan = plan(Limits { path: Path::Sampled, ..limits() }).unwrap();
         for (rows, slices, grid) in [
             (1, 16, 16),
             (8, 16, 128),
@@ -409,14 +472,64 @@ mod tests {
             assert_eq!(plan.slices(rows), slices, "{rows} rows");
             assert_eq!(plan.launch_config(rows).grid, grid, "{rows} rows");
         }
-        let short = self::plan(Limits { max_len: 16_384, ..limits() }).unwrap();
+        let short = self::plan(Limits { max_len: 16_384, path: Path::Sampled, ..limits() }).unwrap();
         assert_eq!((short.slices(1), short.launch_config(64).grid, short.workspace_bytes()), (1, 64, 0));
+    }
+
+    #[test]
+    fn a_cluster_has_the_blocks_that_its_rows_need() {
+        // On 132 multiprocessors. The same size with twice as many elements or blocks follows where there is none.
+        for (max_rows, max_len, size) in [
+            (1, 16_384, 1),
+            (1, 16_385, 4),
+            (29, 32_768, 4),
+            (30, 32_768, 2),
+            (66, 32_768, 2),
+            (132, 32_768, 2),
+            (133, 32_768, 1),
+            (14, 65_536, 8),
+            (15, 65_536, 4),
+            (30, 65_536, 4),
+            (62, 65_536, 4),
+            (63, 65_536, 1),
+            (7, 131_072, 16),
+            (8, 131_072, 8),
+            (29, 131_072, 8),
+            (30, 131_072, 1),
+            (14, 262_144, 16),
+            (15, 262_144, 1),
+            (1, 262_145, 1),
+        ] {
+            let limits = Limits { max_rows, max_len, ..limits() };
+            let plan = self::plan(limits).unwrap();
+            let config = plan.launch_config(max_rows);
+            assert_eq!(config.cluster, size, "{max_rows} x {max_len}");
+            if size > 1 {
+                assert_eq!((config.grid, plan.slices(1)), (max_rows * size, size), "{max_rows} x {max_len}");
+                assert_eq!((plan.entry(), plan.workspace_bytes()), ("topk_f32_cluster", 0));
+            }
+            for device in [
+                DeviceProperties { max_cluster: 1, ..h200() },
+                DeviceProperties { shared_bytes_per_block: cluster::SHARED_BYTES - 4, ..h200() },
+            ] {
+                let without = Plan::new(Limits { max_len: max_len.min(16_000), ..limits }, &device).unwrap();
+                assert_eq!(without.launch_config(max_rows).cluster, 1, "{max_rows} x {max_len}");
+            }
+            let limited = self::plan(Limits { max_sms: Some(100), ..limits }).unwrap();
+            assert_eq!(limited.launch_config(max_rows).cluster, 1, "{max_rows} x {max_len}");
+        }
+        let small = DeviceProperties { max_cluster: 8, ..h200() };
+        let forced = Limits { path: Path::Cluster, max_len: MAX_LEN, ..limits() };
+        assert_eq!(Plan::new(forced, &small).unwrap().launch_config(1).cluster, 8);
+        let none = DeviceProperties { max_cluster: 1, ..h200() };
+        let error = Plan::new(forced, &none).unwrap_err().to_string();
+        assert!(error.contains("path is cluster"), "{error}");
     }
 
     #[test]
     fn state_and_workspace_are_enough_for_every_number_of_rows_with_slices() {
         for max_rows in [1, 5, 132, 133, 263, 264, 100_000] {
-            let plan = plan(Limits { max_rows, ..limits() }).unwrap();
+            let plan = plan(Limits { max_rows, max_len: 400_000, ..limits() }).unwrap();
             assert!(plan.workspace_bytes().is_multiple_of(WORKSPACE_ALIGNMENT), "{max_rows} rows");
             let sliced = |rows: &u32| plan.launch_config(*rows).grid > *rows;
             for rows in (1..=max_rows.min(1000)).filter(sliced) {
@@ -442,7 +555,7 @@ mod tests {
     #[test]
     fn only_launches_of_the_kernel_that_waits_overlap_and_only_if_they_may() {
         for path in Path::ALL.iter().copied() {
-            let waits = matches!(path, Path::Auto | Path::Trivial | Path::Resident | Path::Sampled);
+            let waits = !matches!(path, Path::Decode | Path::Medium | Path::Large);
             for overlap in [true, false] {
                 let plan = plan(Limits { path, overlap, max_len: 2048, ..limits() }).unwrap();
                 assert_eq!(plan.launch_config(1).overlap, overlap && waits, "{path}, overlap {overlap}");
@@ -453,11 +566,11 @@ mod tests {
 
     #[test]
     fn rows_take_the_path_for_their_length() {
-        let auto = plan(limits()).unwrap();
+        let auto = plan(Limits { max_rows: 1000, ..limits() }).unwrap();
         let paths = [0, 2048, 2049, 16_377, 16_378, u32::MAX].map(|len| auto.path_of(len));
         let [trivial, resident, sampled] = [Path::Trivial, Path::Resident, Path::Sampled];
         assert_eq!(paths, [trivial, trivial, resident, resident, sampled, sampled]);
-        for path in [Path::Medium, Path::Large] {
+        for path in [Path::Cluster, Path::Medium, Path::Large] {
             let forced = plan(Limits { path, ..limits() }).unwrap();
             assert_eq!((forced.path_of(2048), forced.path_of(2049)), (Path::Trivial, path));
         }

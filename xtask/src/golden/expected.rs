@@ -24,13 +24,16 @@ const NOTHING: Expected =
     Expected { entry: "", wide_loads: 0, shared_atomics: 0, remote_shared: false, waits: false };
 
 /// The kernels that promise more than the rest.
-const EXPECTED: [Expected; 13] = [
+const EXPECTED: [Expected; 16] = [
     // Rows are read 16 bytes at a time and binned in shared memory. The numbers are 80 % of what CUDA 13.5
     // makes (86, 56, 56, 36 and 36 loads; 154, 166, 166, 148 and 156 atomics): fewer means that batches of loads
     // or unrolled loops were lost.
     Expected { entry: "topk_f32", wide_loads: 68, shared_atomics: 123, waits: true, ..NOTHING },
     Expected { entry: "topk_f16", wide_loads: 44, shared_atomics: 132, waits: true, ..NOTHING },
     Expected { entry: "topk_bf16", wide_loads: 44, shared_atomics: 132, waits: true, ..NOTHING },
+    Expected { entry: "topk_f32_cluster", waits: true, remote_shared: true, ..NOTHING },
+    Expected { entry: "topk_f16_cluster", waits: true, remote_shared: true, ..NOTHING },
+    Expected { entry: "topk_bf16_cluster", waits: true, remote_shared: true, ..NOTHING },
     Expected { entry: "topk_f32_block", wide_loads: 29, shared_atomics: 118, ..NOTHING },
     Expected { entry: "topk_f32_grid", wide_loads: 29, shared_atomics: 125, ..NOTHING },
     // The floor of the benchmark.

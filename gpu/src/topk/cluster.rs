@@ -1,0 +1,522 @@
+//! Rows that the blocks of a cluster keep in their registers together: one cluster for each row.
+//!
+//! 1. Each block counts its slice of the row in the bins of half-precision values ([`resident`]).
+//! 2. Each block replaces its counts by running sums, finds the bin of the element that would be the last one
+//!    wanted if all blocks had equally many. Where rows are mixed well, the bin of the k-th largest of all is near: each
+//!    block reads the running sums of all blocks around it, and searches on from there if it must.
+//! 3. Each block stages its scores above that bin, lists those in it, and tells the others how many they are. That
+//!    is where the blocks of a row write their indices.
+//! 4. What lies in the bin, some dozens of scores, is gathered by each block, which ranks its part of them and writes
+//!    those that are selected.
+//!
+//! So blocks wait for each other twice, by the barrier of the hardware, and the row is read once. A
+//! cluster is started as a whole: nobody waits for a block that cannot run. If the bin is crowded, its keys are told
+//! apart by [`refine::narrow`] over all slices at once, which are read again, from the cache they have come through.
+//! So are slices that are too long for registers.
+//!
+//! Rows that one block has in its registers at its best are left to the first block.
+//!
+//! The idea of sharing the histogram of a row in a cluster is that of SGLang's top-k (its second version).
+
+use dsa_simt::{AtomicOp, Carve, Shared, block, cluster, grid, opaque, thread, warp};
+
+use super::auto::{complete, write, write_whole};
+use super::bins::{BinOrder, Bins, COUNT, SignMagnitude, THREADS};
+use super::candidates::{self, Candidates};
+use super::element::Element;
+use super::half::{self, Bounds, LOWEST_BIN};
+use super::histogram::Pick;
+use super::key::{ABSENT, NAN, key};
+use super::output::{Counters, Staged, lowest_bit};
+use super::prefix::Sums;
+use super::refine::{self, KeyRange, Merge, Narrowed, Outcome, Scratch};
+use super::resident::{self, Held, Pairs};
+use super::scores::{Scores, Slice, index};
+use super::source::{Source, Tile, Visitor};
+use super::{Batch, Options, RESIDENT_PLACES, ascending};
+
+/// Most blocks of a cluster.
+pub const MAX_BLOCKS: u32 = 16;
+/// Bytes of dynamic shared memory of each block.
+pub const SHARED_BYTES: u32 = Scratch::BYTES + 4 * Team::WORDS;
+
+/// The body of the entry points `topk_f32_cluster` and its like: one cluster for each row.
+///
+/// # Safety
+/// See [`topk_f32_cluster`](crate::topk_f32_cluster).
+#[inline(always)]
+pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
+    let mut carve = Carve::dynamic();
+    // SAFETY: the launch has `SHARED_BYTES` of shared memory.
+    let (scratch, team) = unsafe {
+        let scratch = Scratch::carve(&mut carve);
+        (scratch, Team::carve(&mut carve, scratch))
+    };
+    scratch.start();
+    team.start();
+    // As in `auto::run`.
+    grid::wait_for_earlier();
+    let row = block::index() >> cluster::size().ilog2();
+    let len = batch.len(row);
+    if len <= batch.k {
+        if cluster::rank() == 0 {
+            write_whole(&batch, row, len);
+        }
+        return;
+    }
+    let scores = Scores::<E>::new(batch.scores(row, len));
+    let is_ascending = options.is_ascending();
+    // What is used is empty.
+    block::sync();
+    if scores.places() <= RESIDENT_PLACES / 2 {
+        // One block is faster than several that wait for each other.
+        if cluster::rank() == 0 {
+            let outcome = resident::select_short(scores, batch.k, is_ascending, scratch);
+            complete(&batch, options, row, len, outcome, scratch.words, scratch);
+        }
+        return;
+    }
+    let slice = own_slice(scores);
+    type Half = Pairs<8>;
+    // The same for all blocks of the cluster.
+    let places = share(slice.row) * E::PER_VECTOR;
+    let outcome = if places <= RESIDENT_PLACES / 2 {
+        select::<E, Half>(slice, batch.k, is_ascending, scratch, team)
+    } else if places <= RESIDENT_PLACES {
+        select::<E, (Half, Half)>(slice, batch.k, is_ascending, scratch, team)
+    } else {
+        let range = KeyRange { first: NAN, last: u32::MAX };
+        scratch.note(Narrowed { range, above: 0, count: Narrowed::UNCOUNTED });
+        Outcome::Crowded
+    };
+    if outcome == Outcome::Crowded {
+        refine_slice(slice, batch.k, scratch, team);
+    }
+    finish(&batch, row, slice, is_ascending, outcome, scratch, team);
+}
+
+/// Up to this many elements are ranked by comparing all pairs, which all blocks do together.
+#[inline(always)]
+fn most_ranked() -> u32 {
+    (128 * cluster::size()).clamp(512, MOST_RANKED)
+}
+
+/// The same for the largest cluster.
+const MOST_RANKED: u32 = 1536;
+
+/// Vectors of a block's slice of the row; the last blocks may have fewer.
+#[inline(always)]
+fn share<E: Element>(row: Scores<E>) -> u32 {
+    // Sizes are powers of two.
+    (row.vectors() + cluster::size() - 1) >> cluster::size().ilog2()
+}
+
+/// The slice of this block; the indices of higher ranks are higher.
+#[inline(always)]
+fn own_slice<E: Element>(row: Scores<E>) -> Slice<E> {
+    let end = row.vectors();
+    let first = (cluster::rank() * share(row)).min(end);
+    Slice { row, first, end: end.min(first + share(row)) }
+}
+
+/// Stages what is certain of the slice and lists what is to be ranked. What there is of both is noted; if the bin is
+/// crowded, nothing is staged or listed, and it is noted.
+///
+/// With `is_ascending`, marks instead of staging ([`Outcome::Ordered`]). The bins are empty and the counters zero.
+/// Collective over the cluster.
+#[inline(always)]
+fn select<E: Element, H: Held<E>>(
+    slice: Slice<E>,
+    wanted: u32,
+    is_ascending: bool,
+    scratch: Scratch,
+    team: Team,
+) -> Outcome {
+    let Scratch { bins, counters, words, .. } = scratch;
+    let held = H::hold(slice, bins);
+    let pick = team.pick::<SignMagnitude>(bins, wanted);
+    // Not earlier: what starts while others still read takes their multiprocessors.
+    grid::let_later_start();
+    if pick.count > most_ranked() || pick.bin == LOWEST_BIN {
+        // The lowest bin also has the places without a score.
+        let count = if pick.bin == LOWEST_BIN { Narrowed::UNCOUNTED } else { pick.count };
+        scratch.note(Narrowed { range: half::keys(pick.bin), above: pick.above, count });
+        return Outcome::Crowded;
+    }
+    scratch.note(Narrowed { range: KeyRange { first: 0, last: 0 }, above: pick.above, count: pick.count });
+    let bounds = Bounds::of(pick.bin);
+    let winners = held.at_least(bounds.high);
+    let mut ties = held.at_least(bounds.low) & !winners;
+    let start = first_index(slice);
+    if is_ascending {
+        words.set(thread::index(), winners);
+        counters.reserve_winners(winners.count_ones());
+    } else {
+        team.staged().set_winners(counters, winners, H::SCORES, |bit| index::<E>(start, bit));
+    }
+    while ties != 0 {
+        let index = index::<E>(start, lowest_bit(ties));
+        team.listed.add(counters.tie(), key(slice.row.get(index)), index);
+        ties &= ties - 1;
+    }
+    if is_ascending { Outcome::Ordered } else { Outcome::Staged }
+}
+
+/// The index of the thread's first score; wraps below zero.
+#[inline(always)]
+fn first_index<E: Element>(slice: Slice<E>) -> u32 {
+    ((slice.first + opaque(thread::index())) * E::PER_VECTOR).wrapping_sub(slice.row.first_place())
+}
+
+/// As [`select`], for any distribution and slices of any length. What is known of the k-th largest was noted.
+///
+/// Collective over the cluster; begins with a block barrier.
+#[inline(always)]
+fn refine_slice<E: Element>(slice: Slice<E>, wanted: u32, scratch: Scratch, team: Team) {
+    let Scratch { counters, sums, .. } = scratch;
+    block::sync();
+    let known = scratch.noted();
+    let narrowed = refine::narrow(&slice, known, wanted, most_ranked(), scratch, &team);
+    let Narrowed { range, above, count } = narrowed;
+    if thread::index() == 0 {
+        counters.start(0, 0);
+    }
+    let are_all_wanted = above + count == wanted;
+    let are_equal = range.first == range.last && !are_all_wanted;
+    let winning = if are_all_wanted { range.first - 1 } else { range.last };
+    let is_settled = are_all_wanted || are_equal;
+    scratch.note(if is_settled { Narrowed { range, above: wanted, count: 0 } } else { narrowed });
+    block::sync();
+    slice.visit(&mut Emit {
+        counters,
+        staged: team.staged(),
+        listed: team.listed,
+        first: range.first,
+        winning,
+        are_listed: !are_equal,
+    });
+    if !are_equal {
+        return;
+    }
+    // As many of the equal ones as are wanted, the lowest indices first.
+    let before = team.equal_before(counters);
+    let first = counters.winners();
+    let end = first + (wanted - above).saturating_sub(before);
+    let staged = team.staged();
+    let next = ascending::stage_equal(slice, range.first, first, end, staged, sums);
+    block::sync();
+    if thread::index() == 0 {
+        counters.start(next.min(end.max(first)), 0);
+    }
+}
+
+/// Stages what is above a key. What is not, but from another key on, is listed or counted.
+struct Emit {
+    counters: Counters,
+    staged: Staged,
+    listed: Candidates,
+    first: u32,
+    winning: u32,
+    are_listed: bool,
+}
+
+impl Visitor for Emit {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
+        let (mut winners, mut ties) = (0_u32, 0_u32);
+        for element in 0..N {
+            let key = tile.keys[element];
+            winners |= u32::from(key > self.winning) << element;
+            ties |= u32::from(key >= self.first.max(ABSENT + 1)) << element;
+        }
+        ties &= !winners;
+        if !warp::any(warp::ALL, winners | ties != 0) {
+            return;
+        }
+        let (winner, mut tie) = self.counters.reserve(winners.count_ones(), ties.count_ones());
+        self.staged.set_bits(winners, winner, |element| tile.index(element));
+        if !self.are_listed {
+            return;
+        }
+        for element in 0..N {
+            if ties >> element & 1 != 0 {
+                self.listed.add(tie, tile.keys[element], tile.index(element as u32));
+                tie += 1;
+            }
+        }
+    }
+}
+
+/// Writes what the block has of the output row.
+///
+/// Collective over the cluster; begins with a block barrier.
+#[inline(always)]
+fn finish<E: Element>(
+    batch: &Batch<E>,
+    row: u32,
+    slice: Slice<E>,
+    is_ascending: bool,
+    outcome: Outcome,
+    scratch: Scratch,
+    team: Team,
+) {
+    let Scratch { bins, counters, words, sums, .. } = scratch;
+    let staged = team.staged();
+    team.tell(counters);
+    let Narrowed { above, count, .. } = scratch.noted();
+    let (first, own) = team.winners();
+    team.gather();
+    block::sync();
+    // Nobody's shared memory is read after this.
+    cluster::leave();
+    if !is_ascending {
+        write(batch, row, slice.row, staged, first, own);
+        // Each block ranks equally many, whoever has listed them.
+        let (out, values) = (batch.out_row(row), batch.values_row(row));
+        let share = (count + cluster::size() - 1) >> cluster::size().ilog2();
+        let first = (cluster::rank() * share).min(count);
+        let end = (first + share).min(count);
+        team.gathered.rank_some::<THREADS>(first, end, count, batch.k - above, |rank, index| {
+            out.set((above + rank) as usize, index.cast_signed());
+            if let Some(values) = values {
+                E::copy(slice.row.array(), index, values, above + rank);
+            }
+        });
+        cluster::wait_until_left();
+        return;
+    }
+    let is_marked = outcome == Outcome::Ordered;
+    if count > 0 {
+        let (first_index, end_index) = (slice.first_index(), slice.end_index());
+        team.gathered.rank::<THREADS>(count, batch.k - above, |_, index| {
+            if index < first_index {
+                team.tally.reduce(AtomicOp::Add, Team::LOWER, 1);
+            } else if index < end_index {
+                let number = team.tally.atomic(AtomicOp::Add, Team::OWN, 1);
+                if is_marked {
+                    let place = index + slice.row.first_place() - slice.first * E::PER_VECTOR;
+                    let (word, bit) = ascending::tile_place::<E>(place);
+                    words.reduce(AtomicOp::Or, word, bit);
+                } else {
+                    staged.set(own + number, index);
+                }
+            }
+        });
+    }
+    block::sync();
+    let first = first + team.tally.get(Team::LOWER);
+    let own = own + team.tally.get(Team::OWN);
+    if is_marked {
+        let before_tile = slice.row.first_place().wrapping_sub(slice.first * E::PER_VECTOR);
+        ascending::stage_tile::<E>(words, before_tile, staged, sums);
+    } else {
+        ascending::sort(staged, own, slice.row.len(), bins.words(), sums);
+    }
+    block::sync();
+    write(batch, row, slice.row, staged, first, own);
+    cluster::wait_until_left();
+}
+
+/// What the blocks of a cluster share, each with its own copy in its shared memory.
+#[derive(Clone, Copy)]
+struct Team {
+    /// For staging, because others read the bins.
+    staged: Shared<u32>,
+    /// What the block lists, to be ranked.
+    listed: Candidates,
+    /// What is listed by all blocks.
+    gathered: Candidates,
+    tally: Shared<u32>,
+    words: Shared<u32>,
+    sums: Sums,
+}
+
+impl Team {
+    /// Words of shared memory that [`Team::carve`] takes.
+    const WORDS: u32 = Staged::WORDS + 2 * candidates::words(MOST_RANKED) + Self::TALLY;
+    const TALLY: u32 = 2 * MAX_BLOCKS + 4;
+    /// In the tally, from here on: for each block, what it has staged, and in the upper half of the word what it has
+    /// listed.
+    const COUNTS: u32 = 0;
+    /// From here on: for each block, how many of its elements have the k-th largest key.
+    const EQUAL: u32 = MAX_BLOCKS;
+    /// Of the ranked elements that are selected, those that lie before the slice, and those that lie in it.
+    const LOWER: u32 = 2 * MAX_BLOCKS;
+    const OWN: u32 = Self::LOWER + 1;
+    /// What the threads of the block have found.
+    const FOUND: u32 = Self::LOWER + 2;
+
+    /// Takes its room from `carve`.
+    ///
+    /// # Safety
+    /// As for [`Carve::array`], for [`Team::WORDS`] words.
+    #[inline(always)]
+    unsafe fn carve(carve: &mut Carve, scratch: Scratch) -> Self {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            Self {
+                staged: carve.array(Staged::WORDS),
+                listed: Candidates::carve(carve, MOST_RANKED),
+                gathered: Candidates::carve(carve, MOST_RANKED),
+                tally: carve.array(Self::TALLY),
+                words: scratch.words,
+                sums: scratch.sums,
+            }
+        }
+    }
+
+    /// Prepares what is not written by others. Collective over the block; a block barrier before the first use.
+    #[inline(always)]
+    fn start(self) {
+        if thread::index() == 0 {
+            self.tally.set(Self::LOWER, 0);
+            self.tally.set(Self::OWN, 0);
+        }
+    }
+
+    /// What the block has to write.
+    #[inline(always)]
+    fn staged(self) -> Staged {
+        Staged::new(self.staged)
+    }
+
+    /// Tells all blocks what this one has staged and listed. Collective over the cluster; begins with a block barrier,
+    /// ends with a cluster barrier.
+    #[inline(always)]
+    fn tell(self, counters: Counters) {
+        block::sync();
+        self.put(Self::COUNTS, counters.winners() | counters.ties() << u16::BITS);
+        cluster::sync();
+    }
+
+    /// Writes a number of this block into the tallies of all.
+    #[inline(always)]
+    fn put(self, from: u32, number: u32) {
+        if thread::index() < cluster::size() {
+            self.tally.at_rank(thread::index()).set(from + cluster::rank(), number);
+        }
+    }
+
+    /// What the blocks of lower rank have staged, and what this one has.
+    #[inline(always)]
+    fn winners(self) -> (u32, u32) {
+        let of = |rank: u32| self.tally.get(Self::COUNTS + rank) & 0xffff;
+        let lane = thread::lane();
+        let lower = if lane < cluster::rank() { of(lane) } else { 0 };
+        (warp::reduce_add(warp::ALL, lower), of(cluster::rank()))
+    }
+
+    /// Tells all blocks how many elements have been counted as equal to the k-th largest, and returns how many those
+    /// of lower rank have. Collective over the cluster; begins with a block barrier, ends with a cluster barrier.
+    #[inline(always)]
+    fn equal_before(self, counters: Counters) -> u32 {
+        block::sync();
+        self.put(Self::EQUAL, counters.ties());
+        cluster::sync();
+        let lane = thread::lane();
+        let lower = if lane < cluster::rank() { self.tally.get(Self::EQUAL + lane) } else { 0 };
+        warp::reduce_add(warp::ALL, lower)
+    }
+
+    /// Copies what all blocks have listed. Needs a block barrier before it is used.
+    #[inline(always)]
+    fn gather(self) {
+        // Equally many threads for each block: whole warps.
+        const { assert!(THREADS / MAX_BLOCKS >= warp::SIZE) };
+        let shift = THREADS.ilog2() - cluster::size().ilog2();
+        let rank = opaque(thread::index()) >> shift;
+        let lane = thread::lane();
+        let lower = if lane < rank { self.listed_by(lane) } else { 0 };
+        let before = warp::reduce_add(warp::ALL, lower);
+        let mut number = opaque(thread::index()) & ((1 << shift) - 1);
+        while number < self.listed_by(rank) {
+            let (key, index) = self.listed.get_at_rank(rank, number);
+            self.gathered.add(before + number, key, index);
+            number += 1 << shift;
+        }
+    }
+
+    /// How many elements a block has listed.
+    #[inline(always)]
+    fn listed_by(self, rank: u32) -> u32 {
+        self.tally.get(Self::COUNTS + rank) >> u16::BITS
+    }
+}
+
+impl Merge for Team {
+    #[inline(always)]
+    fn extremes(&self, extremes: Shared<u32>) -> (u32, u32) {
+        cluster::sync();
+        let of_rank = extremes.at_rank(thread::lane() & (cluster::size() - 1));
+        let (low, high) = (of_rank.get(Scratch::LOW), of_rank.get(Scratch::HIGH));
+        (warp::reduce_max(warp::ALL, low), warp::reduce_max(warp::ALL, high))
+    }
+
+    #[inline(always)]
+    fn zero(&self, bins: Bins) {
+        // Others may still read them.
+        cluster::sync();
+        bins.zero();
+    }
+
+    #[inline(always)]
+    fn pick<O: BinOrder>(&self, bins: Bins, wanted: u32) -> Pick {
+        let Self { words, sums, .. } = *self;
+        let log2_size = cluster::size().ilog2();
+        block::sync();
+        // Where the block has its share of what is wanted; all the blocks' wanted one cannot be far, if the row is
+        // mixed well.
+        let share = (wanted + cluster::size() - 1) >> log2_size;
+        let place = bins.accumulate::<O>(share, sums);
+        words.set(thread::index(), 0);
+        cluster::sync();
+        // How many elements the first places have together is read from all blocks for so many numbers of places at
+        // once: a warp reads from one block, neighbouring words in one access.
+        let probes = THREADS >> log2_size;
+        let rank = thread::warp() & (cluster::size() - 1);
+        let probe = (thread::warp() >> log2_size) * warp::SIZE + opaque(thread::lane());
+        // The first `low` places have fewer than wanted, the first `high` have not.
+        let (mut low, mut high) = (0, COUNT);
+        let (mut first, mut step) = ((place + 1).saturating_sub(probes / 2), 1);
+        loop {
+            let places_of = |probe: u32| (first + probe * step).min(COUNT);
+            let places = places_of(probe);
+            if places > 0 {
+                let count = bins.words().at_rank(rank).get(O::at(places - 1));
+                words.reduce(AtomicOp::Add, probe, count);
+            }
+            block::sync();
+            let is_enough = |probe: u32| words.get(probe) >= wanted;
+            let thread = opaque(thread::index());
+            // The first probe that is enough, if there is one.
+            if thread < probes && is_enough(thread) && (thread == 0 || !is_enough(thread - 1)) {
+                self.tally.set(Self::FOUND, thread);
+                if thread > 0 {
+                    let above = words.get(thread - 1);
+                    let bin = O::at(places_of(thread) - 1);
+                    bins.note(Pick { bin, above, count: words.get(thread) - above });
+                }
+            }
+            if thread == probes - 1 && !is_enough(thread) {
+                self.tally.set(Self::FOUND, probes);
+            }
+            block::sync();
+            let found = self.tally.get(Self::FOUND);
+            if found > 0 && found < probes && step == 1 {
+                return bins.noted();
+            }
+            if found > 0 {
+                low = places_of(found - 1);
+            }
+            if found < probes {
+                high = places_of(found);
+            }
+            first = low;
+            step = (high - low).div_ceil(probes - 1);
+            // What was found and counted has been read.
+            block::sync();
+            words.set(thread, 0);
+            block::sync();
+        }
+    }
+}
