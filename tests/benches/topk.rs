@@ -12,9 +12,10 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
 use clap::{Parser, ValueEnum};
+use dsa_kernels::topk::Path as SelectionPath;
 use dsa_kernels::{Backend, Device, Error};
 use dsa_kernels_tests::bench::chain::CHAIN;
-use dsa_kernels_tests::bench::operator::CaseError;
+use dsa_kernels_tests::bench::operator::{CaseError, Variation};
 use dsa_kernels_tests::bench::report::{CaseRecord, DeviceRecord, Report, RivalLibrary, SCHEMA};
 use dsa_kernels_tests::bench::rival::{self, Rival, RivalError, RivalSpec};
 use dsa_kernels_tests::bench::shapes::{self, Case};
@@ -34,6 +35,9 @@ struct Arguments {
     /// Launches wait until the one before them has ended, where they would otherwise start a little earlier.
     #[arg(long)]
     no_overlap: bool,
+    /// How rows are selected (dsa_kernels::topk::Path); cells that the path cannot take are left out.
+    #[arg(long, value_name = "PATH", default_value_t = SelectionPath::Auto)]
+    path: SelectionPath,
     /// Only the cells whose name contains this text (see --list).
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -112,7 +116,9 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let start = Instant::now();
     let (device, reason) = choose(arguments.backend)?;
     let on_gpu = device.properties().backend == Backend::Cuda;
-    let cases = cases(on_gpu, arguments)?;
+    let variation = Variation { path: arguments.path, overlap: !arguments.no_overlap };
+    let mut cases = cases(on_gpu, arguments)?;
+    cases.retain(|case| variation.is_possible(&device, case));
     if arguments.list {
         cases.iter().for_each(|case| println!("{case}"));
         return Ok(true);
@@ -134,9 +140,9 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     };
     eprintln!("{} ({}): {}", report.backend, report.backend_reason, report.device.name);
     if on_gpu {
-        run_timed(&device, &cases, arguments, rivals, &mut report)?;
+        run_timed(&device, &cases, arguments, variation, rivals, &mut report)?;
     } else {
-        run_emulated(&device, &cases, &mut report);
+        run_emulated(&device, &cases, variation, &mut report);
     }
     report.relate();
     eprintln!("{} cases in {:.0} s\n", report.cases.len(), start.elapsed().as_secs_f64());
@@ -176,6 +182,7 @@ fn run_timed(
     device: &Device,
     cases: &[Case],
     arguments: &Arguments,
+    variation: Variation,
     rivals: Vec<Rival>,
     report: &mut Report,
 ) -> Result<(), Failure> {
@@ -183,7 +190,7 @@ fn run_timed(
     let log = fs::File::create(folder.join("criterion.log"));
     let log = log.map_err(|source| Failure::Out { folder: folder.clone(), source })?;
     let is_cold = !arguments.quick && !arguments.hot;
-    let mut timed = Timed::new(device, cases, is_cold, !arguments.no_overlap, log, rivals)?;
+    let mut timed = Timed::new(device, cases, is_cold, variation, log, rivals)?;
     report.null_us = Some(timed.null_us()?);
     for (number, case) in cases.iter().enumerate() {
         let record = timed.run(case, |record| {
@@ -207,13 +214,13 @@ fn run_timed(
     Ok(())
 }
 
-fn run_emulated(device: &Device, cases: &[Case], report: &mut Report) {
+fn run_emulated(device: &Device, cases: &[Case], variation: Variation, report: &mut Report) {
     for (number, case) in cases.iter().enumerate() {
         let start = Instant::now();
         if io::stderr().is_terminal() {
             eprint!("[{}/{}] {case} ...\r", number + 1, cases.len());
         }
-        let record = emulated::run(device, case);
+        let record = emulated::run(device, case, variation);
         let verdict = if record.exact { "exact" } else { "NOT EXACT" };
         let seconds = start.elapsed().as_secs_f64();
         eprintln!("[{}/{}] {case}: {verdict} ({}), {seconds:.1} s", number + 1, cases.len(), record.path);

@@ -3,26 +3,31 @@
 use dsa_kernels::Device;
 
 use super::inputs;
-use super::operator::{CaseError, Operator};
+use super::operator::{CaseError, Operator, Variation};
 use super::report::{CaseRecord, WorkRecord};
 use super::shapes::Case;
 use crate::scores::to_bytes;
 
 /// Runs one cell.
-pub fn run(device: &Device, case: &Case) -> CaseRecord {
+pub fn run(device: &Device, case: &Case, variation: Variation) -> CaseRecord {
     let mut record = CaseRecord::of(case);
-    match try_run(device, case, &mut record) {
+    match try_run(device, case, variation, &mut record) {
         Ok(()) => record.exact = true,
         Err(error) => record.error = Some(error.to_string()),
     }
     record
 }
 
-fn try_run(device: &Device, case: &Case, record: &mut CaseRecord) -> Result<(), CaseError> {
+fn try_run(
+    device: &Device,
+    case: &Case,
+    variation: Variation,
+    record: &mut CaseRecord,
+) -> Result<(), CaseError> {
     let scores = inputs::scores(case)?;
     let input = device.upload(&to_bytes(case.options.scores, &scores))?;
     let stream = device.stream()?;
-    let mut operator = Operator::new(device, case, true)?;
+    let mut operator = Operator::new(device, case, variation)?;
     record.path = operator.path();
     operator.poison()?;
     device.emulator_statistics();
@@ -53,7 +58,7 @@ mod tests {
     #[test]
     fn a_small_cell_is_exact_and_its_work_is_counted() {
         let case = &shapes::select(shapes::emulated(), Some("4x3072/k2048/normal")).unwrap()[0];
-        let record = run(&Device::emulator(), case);
+        let record = run(&Device::emulator(), case, Variation::default());
         assert!(record.exact, "{record:?}");
         let work = record.work.unwrap();
         // Each row is read at least once, and 4 x 2048 indices are written.

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use dsa_kernels::topk::{TopK, TopKArgs};
+use dsa_kernels::topk::{Limits, Path, Plan, TopK, TopKArgs, TopKBuilder};
 use dsa_kernels::{Buffer, Device, Error, Stream, Workspace};
 
 use super::inputs::workers;
@@ -38,6 +38,41 @@ pub enum CaseError {
     },
 }
 
+/// What of an operator is not said by the cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Variation {
+    /// How rows are selected.
+    pub path: Path,
+    /// Whether launches may start while the one before them is still running.
+    pub overlap: bool,
+}
+
+impl Default for Variation {
+    fn default() -> Self {
+        Self { path: Path::Auto, overlap: true }
+    }
+}
+
+impl Variation {
+    /// Whether there is such an operator for a cell.
+    pub fn is_possible(self, device: &Device, case: &Case) -> bool {
+        Plan::new(self.limits(case), device.properties()).is_ok()
+    }
+
+    fn limits(self, case: &Case) -> Limits {
+        Limits {
+            max_rows: case.rows(),
+            max_len: case.pitch(),
+            scores: case.options.scores,
+            ties: case.options.ties,
+            order: case.options.order,
+            path: self.path,
+            overlap: self.overlap,
+            ..Limits::of(case.k)
+        }
+    }
+}
+
 /// The operator of one cell.
 pub struct Operator {
     topk: TopK,
@@ -48,18 +83,10 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Builds the operator with the limits of `case`, and its buffers but for the scores. Its launches may
-    /// overlap the one before them if `overlap`.
-    pub fn new(device: &Device, case: &Case, overlap: bool) -> Result<Self, Error> {
+    /// Builds the operator with the limits of `case`, and its buffers but for the scores.
+    pub fn new(device: &Device, case: &Case, variation: Variation) -> Result<Self, Error> {
         let (rows, k) = (case.rows(), case.k);
-        let topk = TopK::builder(k)
-            .max_rows(rows)
-            .max_len(case.pitch())
-            .scores(case.options.scores)
-            .ties(case.options.ties)
-            .order(case.options.order)
-            .overlap(overlap)
-            .build(device)?;
+        let topk = TopKBuilder::from(variation.limits(case)).build(device)?;
         let workspace = Workspace::with_bytes(device, topk.workspace_bytes())?;
         let lengths: Vec<_> = case.lengths().into_iter().map(u32::cast_signed).collect();
         Ok(Self {

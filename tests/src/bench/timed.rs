@@ -10,7 +10,7 @@ use dsa_kernels_probe::FLOOR_THREADS;
 use super::chain::{Chain, Rotation};
 use super::inputs;
 use super::measure::measure;
-use super::operator::{CaseError, Operator};
+use super::operator::{CaseError, Operator, Variation};
 use super::report::{CaseRecord, RivalRecord};
 use super::rival::{Rival, SCRATCH_BYTES};
 use super::rivalry::{Ground, compete, without_options};
@@ -27,7 +27,7 @@ pub struct Timed {
     device: Device,
     stream: Stream,
     cold: bool,
-    overlap: bool,
+    variation: Variation,
     log: File,
     pool: Pool,
     null: Kernel,
@@ -42,13 +42,12 @@ pub struct Timed {
 
 impl Timed {
     /// Loads the floor kernels and fills the pool that `cases` take their scores from; `cold` says
-    /// whether cold times are taken, too, `overlap` whether our launches may overlap; criterion's own output goes to
-    /// `log`. `rivals` run on every cell.
+    /// whether cold times are taken, too; criterion's own output goes to `log`. `rivals` run on every cell.
     pub fn new(
         device: &Device,
         cases: &[Case],
         cold: bool,
-        overlap: bool,
+        variation: Variation,
         log: File,
         rivals: Vec<Rival>,
     ) -> Result<Self, CaseError> {
@@ -60,7 +59,7 @@ impl Timed {
             device: device.clone(),
             stream: device.stream()?,
             cold,
-            overlap,
+            variation,
             log,
             pool: Pool::new(device, elements)?,
             null: device.load_kernel(&module, "null")?,
@@ -100,7 +99,7 @@ impl Timed {
     ) -> Result<(), CaseError> {
         let bytes = case.bytes();
         let cold = Rotation::cold(bytes, self.device.properties().l2_bytes as u64);
-        let mut operator = Operator::new(&self.device, case, self.overlap)?;
+        let mut operator = Operator::new(&self.device, case, self.variation)?;
         record.path = operator.path();
         let inputs = Inputs::new(&self.device, &self.pool, case, if self.cold { cold.inputs } else { 1 })?;
         let mut hot_chain = self.capture(&mut operator, &inputs, &Rotation::HOT)?;
