@@ -155,7 +155,7 @@ enum dsa_order { DSA_ORDER_ANY = 0, DSA_ORDER_ASCENDING_INDEX = 1 };
 enum dsa_path {
     DSA_PATH_AUTO = 0,     /* the fastest for each row's own length, decided on the device */
     DSA_PATH_TRIVIAL = 1,  /* max_len <= k */
-    DSA_PATH_RESIDENT = 2, /* max_len <= 16381: one block, the row in registers */
+    DSA_PATH_RESIDENT = 2, /* max_len <= 16377: one block, the row in registers */
     DSA_PATH_SAMPLED = 3,  /* any length: the row read once, against a threshold from a sample */
     DSA_PATH_DECODE = 4,   /* max_len <= 8192: vLLM's, one block, the row in registers */
     DSA_PATH_MEDIUM = 5,   /* any length: vLLM's, one block, the row read twice */

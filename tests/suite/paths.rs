@@ -21,7 +21,7 @@ fn every_forced_path_is_exact_where_it_can_run() {
                 Distribution::NanMixed,
                 Distribution::Narrow,
             ]);
-            if (path == Path::Decode && len > 8_192) || (path == Path::Resident && len > 16_381) {
+            if (path == Path::Decode && len > 8_192) || (path == Path::Resident && len > 16_377) {
                 continue; // refused: see `errors`
             }
             check_with(&device, 2048, spec, |builder| builder.path(path));

@@ -64,7 +64,7 @@ fn cases_of(paths: Vec<Path>, options: BoxedStrategy<Options>) -> impl Strategy<
     (k, lens, select(paths)).prop_flat_map(move |(k, max_len, path)| {
         let longest = match path {
             Path::Trivial => k,
-            Path::Resident => 16_381,
+            Path::Resident => 16_377,
             Path::Decode => 8192,
             _ => usize::MAX,
         };

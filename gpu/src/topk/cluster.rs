@@ -515,6 +515,11 @@ impl Merge for Team {
             step = (high - low).div_ceil(probes - 1);
             // What was found and counted has been read.
             block::sync();
+            if step == 0 {
+                // There are not so many: somebody has written the scores since they were counted, against the promise.
+                // The answer will be wrong, but there will be one.
+                return Pick { bin: O::at(COUNT - 1), above: 0, count: 0 };
+            }
             words.set(thread, 0);
             block::sync();
         }
