@@ -375,3 +375,21 @@ fn a_batch_without_rows_touches_neither_output() {
         selector.check(&build(none)).unwrap_or_else(|error| panic!("{kind}: {error}"));
     }
 }
+
+/// More of them than a bucket may have, at both ends of a row that is longer than one bitmap.
+#[test]
+fn indices_in_two_crowds_ascend() {
+    let seed = seed(127);
+    let device = device(seed);
+    let (len, k) = (300_001_usize, 2048);
+    let spec = BatchSpec::full(Distribution::Normal, seed, len, 1);
+    let mut batch = build(spec.clone());
+    let mut selector = selector(&device, k, &spec, everything);
+    for at_the_start in [0, 1, 1_000, 2_047] {
+        for (i, score) in batch.scores.iter_mut().enumerate() {
+            let is_selected = i < at_the_start || i >= len - (k - at_the_start);
+            *score = if is_selected { 10.0 + (i % 97) as f32 } else { -(i as f32) };
+        }
+        selector.check(&batch).unwrap_or_else(|error| panic!("{at_the_start} at the start: {error}"));
+    }
+}

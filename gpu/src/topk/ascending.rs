@@ -62,7 +62,8 @@ pub fn stage_tile<E: Element>(marks: Shared<u32>, first_place: u32, staged: Stag
 /// Sorts the first `count` staged indices; they are different, and below `len`.
 ///
 /// In `memory`, which nothing else uses meanwhile: one bitmap if it has room for that, or else buckets, or else
-/// bitmaps of as many indices as fit, one after the other, 262,144 if there are [`WORDS`] words. Collective over the block; begins and ends with a block barrier.
+/// bitmaps of as many indices as fit, one after the other, 262,144 if there are [`WORDS`] words. Collective over the
+/// block; begins and ends with a block barrier.
 #[inline(always)]
 pub fn sort(staged: Staged, count: u32, len: u32, memory: Shared<u32>, sums: Sums) {
     let thread = opaque(thread::index());
@@ -135,8 +136,7 @@ fn hold(staged: Staged, count: u32) -> [u32; HELD as usize] {
 struct Buckets;
 
 impl Buckets {
-    const PER_THREAD: u32 = 4;
-    const COUNT: u32 = Self::PER_THREAD * THREADS;
+    const COUNT: u32 = 4 * THREADS;
     /// Behind them, the complement of the lowest index, and the highest.
     const LOW: u32 = Self::COUNT;
     const HIGH: u32 = Self::COUNT + 1;
@@ -145,13 +145,13 @@ impl Buckets {
     const MOST: u32 = 64;
 }
 
-/// Sorts the first `count` staged indices, unless too many of them share a bucket:
-/// then it changes nothing and returns `false`.
+/// Sorts the first `count` staged indices, unless too many of them share a bucket: then it changes nothing and returns
+/// `false`.
 ///
 /// Collective over the block; begins and ends with a block barrier.
 #[inline(always)]
 fn sort_by_buckets(staged: Staged, count: u32, memory: Shared<u32>, sums: Sums) -> bool {
-    const { assert!(Buckets::COUNT == THREADS * 4 && Buckets::MOST < 1 << 8 && Staged::WORDS < 1 << u16::BITS) };
+    const { assert!(Buckets::MOST < 1 << 8 && Staged::WORDS < 1 << u16::BITS) };
     let thread = opaque(thread::index());
     let exists = |i: u32| thread + i * THREADS < count;
     block::sync();
@@ -241,8 +241,8 @@ fn for_each(per_thread: u32, mut f: impl FnMut(u32)) {
     }
 }
 
-/// Calls `put` for each bit set in a block's [`Share::bits`](super::scores::Share::bits), with its place when all are taken in the order of
-/// their indices, from place `first` on, and its number. Returns the place that follows.
+/// Calls `put` for each bit set in a block's [`Share::bits`](super::scores::Share::bits), with its place when all are
+/// taken in the order of their indices, from place `first` on, and its number. Returns the place that follows.
 ///
 /// Collective over the block; ends with a block barrier.
 #[inline(always)]
