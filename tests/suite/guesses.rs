@@ -78,7 +78,7 @@ const F32: Width = Width(4);
 fn check_all(rows: Vec<Planted>, kind: ScoreType, configure: impl Fn(TopKBuilder) -> TopKBuilder) {
     let device = device(seed(101));
     for Planted { name, wanted, row } in rows {
-        for copies in [1, scaled(5, 300)] {
+        for copies in [1, scaled(5, 140)] {
             check(&device, &row, kind, wanted, copies, &configure)
                 .unwrap_or_else(|error| panic!("{name} in {kind}, {copies} rows: {error}"));
         }

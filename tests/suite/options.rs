@@ -299,8 +299,10 @@ fn a_row_gives_the_same_words_in_every_batch_and_on_every_schedule() {
                     let answer = Answer { indices: all.indices[words].to_vec(), values };
                     let place = format!("{distribution} in {kind}, {len}, setting {number}, run {run}");
                     assert!(answer == expected, "{place}: {}", first_difference(&answer, &expected));
-                    // The rows around it, too.
-                    selector.verify(&batch, &placed).unwrap_or_else(|error| panic!("{place}: {error}"));
+                    if run == 0 {
+                        // The rows around it, too.
+                        selector.verify(&batch, &placed).unwrap_or_else(|error| panic!("{place}: {error}"));
+                    }
                 }
             }
         }
