@@ -221,7 +221,7 @@ mod tests {
             (CConfig { order: 9, ..GOOD }, "config->order is 9"),
             (CConfig { values: 2, ..GOOD }, "config->values is 2"),
             (CConfig { no_overlap: 2, ..GOOD }, "config->no_overlap is 2, but must be 0..=1"),
-            (CConfig { path: 99, ..GOOD }, "config->path is 99, but must be 0..=6"),
+            (CConfig { path: 99, ..GOOD }, "config->path is 99, but must be 0..=7"),
         ] {
             let error = bad.limits().unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
