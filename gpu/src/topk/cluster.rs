@@ -107,8 +107,21 @@ const MOST_RANKED: u32 = 1536;
 /// Vectors of a block's slice of the row; the last blocks may have fewer.
 #[inline(always)]
 fn share<E: Element>(row: Scores<E>) -> u32 {
+    part(row.vectors())
+}
+
+/// A block's part of `count`, rounded up.
+#[inline(always)]
+fn part(count: u32) -> u32 {
     // Sizes are powers of two.
-    (row.vectors() + cluster::size() - 1) >> cluster::size().ilog2()
+    (count + cluster::size() - 1) >> cluster::size().ilog2()
+}
+
+/// The sum of `of` over the blocks of lower rank than `rank`. Collective over the warp.
+#[inline(always)]
+fn sum_of_lower(rank: u32, of: impl Fn(u32) -> u32) -> u32 {
+    let lane = thread::lane();
+    warp::reduce_add(warp::ALL, if lane < rank { of(lane) } else { 0 })
 }
 
 /// The slice of this block; the indices of higher ranks are higher.
@@ -273,7 +286,7 @@ fn finish<E: Element>(
         write(batch, row, slice.row, staged, first, own);
         // Each block ranks equally many, whoever has listed them.
         let (out, values) = (batch.out_row(row), batch.values_row(row));
-        let share = (count + cluster::size() - 1) >> cluster::size().ilog2();
+        let share = part(count);
         let first = (cluster::rank() * share).min(count);
         let end = (first + share).min(count);
         team.gathered.rank_some::<THREADS>(first, end, count, batch.k - above, |rank, index| {
@@ -401,9 +414,7 @@ impl Team {
     #[inline(always)]
     fn winners(self) -> (u32, u32) {
         let of = |rank: u32| self.tally.get(Self::COUNTS + rank) & 0xffff;
-        let lane = thread::lane();
-        let lower = if lane < cluster::rank() { of(lane) } else { 0 };
-        (warp::reduce_add(warp::ALL, lower), of(cluster::rank()))
+        (sum_of_lower(cluster::rank(), of), of(cluster::rank()))
     }
 
     /// Tells all blocks how many elements have been counted as equal to the k-th largest, and returns how many those
@@ -413,9 +424,7 @@ impl Team {
         block::sync();
         self.put(Self::EQUAL, counters.ties());
         cluster::sync();
-        let lane = thread::lane();
-        let lower = if lane < cluster::rank() { self.tally.get(Self::EQUAL + lane) } else { 0 };
-        warp::reduce_add(warp::ALL, lower)
+        sum_of_lower(cluster::rank(), |rank| self.tally.get(Self::EQUAL + rank))
     }
 
     /// Copies what all blocks have listed. Needs a block barrier before it is used.
@@ -425,9 +434,7 @@ impl Team {
         const { assert!(THREADS / MAX_BLOCKS >= warp::SIZE) };
         let shift = THREADS.ilog2() - cluster::size().ilog2();
         let rank = opaque(thread::index()) >> shift;
-        let lane = thread::lane();
-        let lower = if lane < rank { self.listed_by(lane) } else { 0 };
-        let before = warp::reduce_add(warp::ALL, lower);
+        let before = sum_of_lower(rank, |lower| self.listed_by(lower));
         let mut number = opaque(thread::index()) & ((1 << shift) - 1);
         while number < self.listed_by(rank) {
             let (key, index) = self.listed.get_at_rank(rank, number);
@@ -466,8 +473,7 @@ impl Merge for Team {
         block::sync();
         // Where the block has its share of what is wanted; all the blocks' wanted one cannot be far, if the row is
         // mixed well.
-        let share = (wanted + cluster::size() - 1) >> log2_size;
-        let place = bins.accumulate::<O>(share, sums);
+        let place = bins.accumulate::<O>(part(wanted), sums);
         words.set(thread::index(), 0);
         cluster::sync();
         // How many elements the first places have together is read from all blocks for so many numbers of places at

@@ -17,8 +17,9 @@
 //! | `len` above 8,192, in a launch of clusters | [`mod@cluster`] | a cluster | one, kept in registers |
 //!
 //! Each row takes its path on the device, from its own length ([`auto`]). [`division`] says which blocks work on
-//! it. Launches of clusters are for few rows of up to 262,144 elements; the host's plan decides. The paths of vLLM's persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for
-//! comparison ([`origin`]). The algorithms are described in their files.
+//! it. Launches of clusters are for few rows of up to 262,144 elements; the host's plan decides. The paths of vLLM's
+//! persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for comparison ([`origin`]). The
+//! algorithms are described in their files.
 
 pub mod ascending;
 pub mod auto;

@@ -34,6 +34,11 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    /// What the driver answered to an operation.
+    pub(super) fn check(operation: &'static str, code: c_uint) -> Result<(), Self> {
+        if code == 0 { Ok(()) } else { Err(Self { operation, code }) }
+    }
+
     /// The driver's name of the code.
     pub(super) fn name(self) -> String {
         type Function = unsafe extern "C" fn(CUresult, *mut *const c_char) -> CUresult;
@@ -75,10 +80,7 @@ macro_rules! functions {
             // SAFETY: both types describe the same C function; CUresult is an unsigned int in C.
             let function = unsafe { transmute::<Function, Raw>(sys::$name) };
             // SAFETY: the caller's promise.
-            match unsafe { function($($arg),*) } {
-                0 => Ok(()),
-                code => Err(Failure { operation: stringify!($name), code }),
-            }
+            Failure::check(stringify!($name), unsafe { function($($arg),*) })
         }
     )*};
 }
@@ -158,8 +160,5 @@ pub(super) unsafe fn allow_large_clusters(function: CUfunction) -> Result<(), Fa
     // SAFETY: both types describe the same C function; enumerations are unsigned ints in C.
     let set_attribute = unsafe { transmute::<Typed, Raw>(sys::cuFuncSetAttribute) };
     // SAFETY: the caller's promise.
-    match unsafe { set_attribute(function, ALLOWED, 1) } {
-        0 => Ok(()),
-        code => Err(Failure { operation: "cuFuncSetAttribute", code }),
-    }
+    Failure::check("cuFuncSetAttribute", unsafe { set_attribute(function, ALLOWED, 1) })
 }

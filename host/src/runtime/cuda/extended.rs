@@ -139,10 +139,9 @@ impl LaunchExtended {
             attribute_count,
         };
         // SAFETY: the structs are those of the driver and outlive the call; the rest is the caller's promise.
-        match unsafe { (self.function)(&raw const config, function, parameters, null_mut()) } {
-            0 => Ok(()),
-            code => Err(Failure { operation: "cuLaunchKernelEx", code }),
-        }
+        Failure::check("cuLaunchKernelEx", unsafe {
+            (self.function)(&raw const config, function, parameters, null_mut())
+        })
     }
 }
 
