@@ -19,6 +19,8 @@ use super::scores::{SHARE, Slice, index};
 const MOST_PER_THREAD: u32 = 16;
 /// Indices that a thread holds while a row is sorted.
 const HELD: u32 = Staged::WORDS / THREADS;
+/// Half of them: all there are for k up to 2,048.
+const HALF: u32 = HELD / 2;
 
 /// Words of shared memory of a bitmap in which a thread has `per_thread` words. There is one word more for each
 /// thread: neighbours would meet in one bank.
@@ -180,14 +182,14 @@ fn sort_by_buckets(staged: Staged, count: u32, memory: Shared<u32>, sums: Sums) 
     let shift = (u32::BITS - (memory.get(Buckets::HIGH).wrapping_sub(low)).leading_zeros())
         .saturating_sub(Buckets::COUNT.ilog2());
     let bucket_of = |index: u32| (index - low) >> shift;
-    // Numbers within the bucket, a byte each.
-    let mut numbers = [0_u32; HELD.div_ceil(4) as usize];
+    // Numbers within the bucket. Opaque, so that all atomics are on their way before the first answer is used.
+    let mut numbers = [0_u32; HELD as usize];
     for i in 0..HELD {
         if exists(i) {
-            let number = memory.atomic(AtomicOp::Add, bucket_of(held[i as usize]), 1);
-            numbers[i as usize / 4] |= number.min(0xff) << (i % 4 * 8);
+            numbers[i as usize] = memory.atomic(AtomicOp::Add, bucket_of(held[i as usize]), 1);
         }
     }
+    let numbers = bytes(numbers.map(opaque));
     block::sync();
     let [a, b, c, d] = memory.get4(4 * thread);
     let ([before], _) = sums.before([a + b + c + d]);
@@ -200,35 +202,90 @@ fn sort_by_buckets(staged: Staged, count: u32, memory: Shared<u32>, sums: Sums) 
     let buckets = [packed(starts[0], a), packed(starts[1], b), packed(starts[2], c), packed(starts[3], d)];
     memory.set4(4 * thread, buckets);
     block::sync();
+    // The bucket of each index, an empty one where there is none.
+    let mut own = [0_u32; HELD as usize];
     for i in 0..HELD {
         if exists(i) {
-            let start = memory.get(bucket_of(held[i as usize])) & 0xffff;
-            staged.set(start + (numbers[i as usize / 4] >> (i % 4 * 8) & 0xff), held[i as usize]);
+            own[i as usize] = memory.get(bucket_of(held[i as usize]));
+        }
+    }
+    let start = |bucket: u32| bucket & 0xffff;
+    for i in 0..HELD {
+        if exists(i) {
+            staged.set(start(own[i as usize]) + byte(numbers, i), held[i as usize]);
         }
     }
     block::sync();
-    numbers = [0; HELD.div_ceil(4) as usize];
-    for i in 0..HELD {
-        if exists(i) {
-            let bucket = memory.get(bucket_of(held[i as usize]));
-            let (start, count) = (bucket & 0xffff, bucket >> u16::BITS);
-            let (mut other, mut rank) = (0, 0);
-            while other < count {
-                rank += u32::from(staged.get(start + other) < held[i as usize]);
-                other += 1;
-            }
-            numbers[i as usize / 4] |= rank << (i % 4 * 8);
-        }
-    }
+    let low = ranked(staged, half(held, 0), half(own, 0));
+    let high = if count > HALF * THREADS {
+        ranked(staged, half(held, HALF), half(own, HALF))
+    } else {
+        [0; HALF as usize]
+    };
     block::sync();
     for i in 0..HELD {
         if exists(i) {
-            let start = memory.get(bucket_of(held[i as usize])) & 0xffff;
-            staged.set(start + (numbers[i as usize / 4] >> (i % 4 * 8) & 0xff), held[i as usize]);
+            let position = if i < HALF { low[i as usize] } else { high[(i - HALF) as usize] };
+            staged.set(position, held[i as usize]);
         }
     }
     block::sync();
     true
+}
+
+/// The half of what a thread holds from number `first` on.
+#[inline(always)]
+fn half(held: [u32; HELD as usize], first: u32) -> [u32; HALF as usize] {
+    let mut half = [0; HALF as usize];
+    for i in 0..HALF as usize {
+        half[i] = held[first as usize + i];
+    }
+    half
+}
+
+/// The positions of indices when sorted, of each by its rank in its bucket.
+///
+/// One of each bucket at a time, and opaque, so that no load waits for another.
+#[inline(always)]
+fn ranked(staged: Staged, held: [u32; HALF as usize], buckets: [u32; HALF as usize]) -> [u32; HALF as usize] {
+    let mut next = buckets.map(|bucket| bucket & 0xffff);
+    let (mut positions, mut ends, mut left) = (next, next, 0);
+    for i in 0..HALF as usize {
+        let size = buckets[i] >> u16::BITS;
+        ends[i] += size;
+        left = left.max(size);
+    }
+    while left > 0 {
+        let mut others = [u32::MAX; HALF as usize];
+        for i in 0..HALF as usize {
+            if next[i] < ends[i] {
+                others[i] = staged.get(next[i]);
+            }
+        }
+        let others = others.map(opaque);
+        for i in 0..HALF as usize {
+            positions[i] += u32::from(others[i] < held[i]);
+            next[i] += 1;
+        }
+        left -= 1;
+    }
+    positions
+}
+
+/// Numbers of a byte each, four to a word; larger ones count as 255.
+#[inline(always)]
+fn bytes(numbers: [u32; HELD as usize]) -> [u32; HELD.div_ceil(4) as usize] {
+    let mut words = [0; HELD.div_ceil(4) as usize];
+    for i in 0..HELD as usize {
+        words[i / 4] |= numbers[i].min(0xff) << (i % 4 * 8);
+    }
+    words
+}
+
+/// Number `i` of [`bytes`].
+#[inline(always)]
+fn byte(words: [u32; HELD.div_ceil(4) as usize], i: u32) -> u32 {
+    words[i as usize / 4] >> (i % 4 * 8) & 0xff
 }
 
 /// Calls `f` with each of a thread's words.
