@@ -157,6 +157,21 @@ fn any_k_is_ordered_around_its_own_length() {
     }
 }
 
+/// Rows that are sorted by buckets, where the second half of what a thread holds is left out or not.
+#[test]
+fn any_k_ascends_in_a_row_longer_than_a_bitmap() {
+    let seed = seed(131);
+    let device = device(seed);
+    for k in [512, 2_047, 2_048, 2_049, 3_001, 4_096] {
+        for distribution in [Distribution::Normal, Distribution::Quantised] {
+            for path in [Path::Sampled, Path::Cluster] {
+                let spec = BatchSpec::new(distribution, seed, 40_001, vec![40_001, 33_000]);
+                check_with(&device, k, spec, |builder| everything(builder).path(path));
+            }
+        }
+    }
+}
+
 #[test]
 fn scores_of_16_bits_are_right_at_every_alignment() {
     let seed = seed(118);
