@@ -6,20 +6,15 @@
 //! | module | what |
 //! |---|---|
 //! | [`topk`] | the indices of the k largest scores of each row |
-//! | [`ENTRIES`] | the table of entry points: names, launch bounds, parameters |
 //!
-//! The host crate chooses an entry point and its launch shape; see `dsa_kernels::topk::Plan`.
+//! Each module has a table of its entry points, `ENTRIES`, and its own PTX, which holds nothing of the others. The
+//! host crate chooses an entry point and its launch shape; see `dsa_kernels::topk::Plan`.
 #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx))]
 // Iterators over arrays become local memory on the device.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(any(not(target_arch = "nvptx64"), feature = "topk"))]
 pub mod topk;
-
-mod entries;
-
-#[cfg(not(target_arch = "nvptx64"))]
-pub use entries::ENTRIES;
-pub use entries::*;
 
 /// A kernel that panics stops the launch with an error the host sees.
 #[cfg(target_arch = "nvptx64")]

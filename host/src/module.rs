@@ -36,9 +36,9 @@ static TOPK_PTX: [Ptx; 2] = [
 ];
 
 impl Module {
-    /// The kernels of this crate.
+    /// The kernels of [`topk`](crate::topk).
     pub const fn topk() -> Self {
-        Self { name: Cow::Borrowed("topk"), entries: dsa_kernels_gpu::ENTRIES, ptx: Cow::Borrowed(&TOPK_PTX) }
+        Self { name: Cow::Borrowed("topk"), entries: dsa_kernels_gpu::topk::ENTRIES, ptx: Cow::Borrowed(&TOPK_PTX) }
     }
 
     /// A module of the caller's own kernels. `ptx` may be empty: such a module runs on the emulator only.
@@ -131,6 +131,6 @@ mod tests {
     fn an_unknown_kernel_is_answered_with_the_names_there_are() {
         let error = Module::topk().entry("no_such_kernel").unwrap_err().to_string();
         assert!(error.contains("no_such_kernel"), "{error}");
-        assert!(error.contains(dsa_kernels_gpu::ENTRIES[0].name), "{error}");
+        assert!(error.contains(dsa_kernels_gpu::topk::ENTRIES[0].name), "{error}");
     }
 }

@@ -181,6 +181,15 @@ impl Halves {
         unsafe { Active::global_load_half_readonly(self.at(index, 1)) }
     }
 
+    /// Reads the four half-words from `index` on in one 8-byte access, the first in the low half of the first word;
+    /// aligned, and not written during the launch.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn get4_readonly(self, index: usize) -> [u32; 2] {
+        // SAFETY: in bounds, aligned and not written during the launch by the promise given to `from_raw`.
+        unsafe { Active::global_load2_readonly(self.at(index, 4).cast()) }
+    }
+
     /// Reads the eight half-words from `index` on in one 16-byte access, the first in the low half of the first
     /// word; aligned, and not written during the launch.
     #[inline(always)]
@@ -196,6 +205,24 @@ impl Halves {
     pub fn set(self, index: usize, value: u16) {
         // SAFETY: in bounds and free of races by the promise given to `from_raw`.
         unsafe { Active::global_store_half(self.at(index, 1), value) }
+    }
+
+    /// Writes the four half-words from `index` on in one 8-byte access, the first from the low half of the first word;
+    /// aligned.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn set4(self, index: usize, values: [u32; 2]) {
+        // SAFETY: in bounds, aligned and free of races by the promise given to `from_raw`.
+        unsafe { Active::global_store2(self.at(index, 4).cast(), values) }
+    }
+
+    /// Writes the eight half-words from `index` on in one 16-byte access, the first from the low half of the first
+    /// word; aligned.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn set8(self, index: usize, values: [u32; 4]) {
+        // SAFETY: in bounds, aligned and free of races by the promise given to `from_raw`.
+        unsafe { Active::global_store4(self.at(index, 8).cast(), values) }
     }
 
     #[inline(always)]

@@ -11,7 +11,8 @@
 //! | [`Global`], [`Halves`] | device memory: plain, read-only, 16-byte and atomic accesses; 16-bit elements |
 //! | [`Shared`], [`Carve`] | a block's dynamic shared memory, carved into typed regions |
 //! | [`fence`], [`spin_hint`], [`opaque`] | ordering, waiting, a hint |
-//! | [`f32_to_f16`], [`f16_to_f32`], [`half_pair`], [`half_pair_at_least`] | half precision |
+//! | [`f32_to_f16`], [`f16_to_f32`], [`half_pair`], [`half_pair_at_least`], [`bf16_pair`] | 16-bit numbers |
+//! | [`fma`], [`exp2`], [`log2`], [`rsqrt`] | arithmetic that `core` has not |
 //! | [`kernels!`] | declares entry points and their launch bounds, once for all backends |
 //! | `emu` (not on the GPU) | the emulator: memory, launches, statistics, fault reports |
 //!
@@ -142,6 +143,37 @@ pub fn f32_to_f16(value: f32) -> u16 {
 #[inline(always)]
 pub fn f16_to_f32(bits: u16) -> f32 {
     Active::f16_to_f32(bits)
+}
+
+/// The bits of the bf16 numbers nearest to `low` (in the low half) and `high` (ties to even; overflow gives an
+/// infinity; NaN gives the canonical NaN 0x7fff).
+#[inline(always)]
+pub fn bf16_pair(low: f32, high: f32) -> u32 {
+    Active::bf16_pair(low, high)
+}
+
+/// `a * b + c`, rounded once.
+#[inline(always)]
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+    Active::fma(a, b, c)
+}
+
+/// 2 to the power of `value`, within 2 units in the last place; what is below the smallest normal number is 0.
+#[inline(always)]
+pub fn exp2(value: f32) -> f32 {
+    Active::exp2(value)
+}
+
+/// The logarithm of `value` to base 2, within 2^-22 of it near 1 and relative to it elsewhere.
+#[inline(always)]
+pub fn log2(value: f32) -> f32 {
+    Active::log2(value)
+}
+
+/// One over the square root of `value`, within 2^-22 relative to it.
+#[inline(always)]
+pub fn rsqrt(value: f32) -> f32 {
+    Active::rsqrt(value)
 }
 
 /// Stops the launch; the host sees an error. For the panic handler of a crate of kernels.

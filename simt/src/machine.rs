@@ -227,6 +227,11 @@ pub trait Machine {
     /// See [the trait](Self#safety-of-the-memory-primitives).
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     unsafe fn global_load4_readonly(address: *const u32) -> [u32; 4];
+    /// Reads two words of global memory that no thread writes during the launch; aligned to 8.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_load2_readonly(address: *const u32) -> [u32; 2];
     /// Reads a half-word of global memory that no thread writes during the launch; `address` is aligned to 2.
     /// # Safety
     /// See [the trait](Self#safety-of-the-memory-primitives).
@@ -242,6 +247,11 @@ pub trait Machine {
     /// See [the trait](Self#safety-of-the-memory-primitives).
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     unsafe fn global_store(address: *mut u32, value: u32);
+    /// Writes two words of global memory; `address` is aligned to 8.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_store2(address: *mut u32, value: [u32; 2]);
     /// Writes four words of global memory; `address` is aligned to 16.
     /// # Safety
     /// See [the trait](Self#safety-of-the-memory-primitives).
@@ -280,6 +290,16 @@ pub trait Machine {
     fn half_pair(low: f32, high: f32) -> u32;
     /// All ones in each half of the word whose half-precision number in `pair` is at least that in `bounds`.
     fn half_pair_at_least(pair: u32, bounds: u32) -> u32;
+    /// Rounds both to the nearest bf16 numbers (ties to even); `low` in the low half of the word. NaN becomes 0x7fff.
+    fn bf16_pair(low: f32, high: f32) -> u32;
+    /// `a * b + c`, rounded once.
+    fn fma(a: f32, b: f32, c: f32) -> f32;
+    /// 2 to the power of `value`, within 2 units in the last place; what is below the smallest normal number is 0.
+    fn exp2(value: f32) -> f32;
+    /// The logarithm of `value` to base 2, within 2^-22 of it near 1 and relative to it elsewhere.
+    fn log2(value: f32) -> f32;
+    /// One over the square root of `value`, within 2^-22 relative to it.
+    fn rsqrt(value: f32) -> f32;
     /// The value itself, which the optimiser must take for a new one.
     fn opaque(value: u32) -> u32;
     /// Tells the machine that the thread waits for another block: it may run others first.

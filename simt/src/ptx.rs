@@ -204,6 +204,17 @@ macro_rules! load4 {
     }};
 }
 
+macro_rules! store2 {
+    ($instruction:literal, $class:ident, $address:expr, $value:expr) => {{
+        let [a, b] = $value;
+        asm!(
+            concat!($instruction, ".v2.u32 [{}], {{{}, {}}};"),
+            in($class) $address, in(reg32) a, in(reg32) b,
+            options(nostack)
+        );
+    }};
+}
+
 macro_rules! store4 {
     ($instruction:literal, $class:ident, $address:expr, $value:expr) => {{
         let [a, b, c, d] = $value;
@@ -442,6 +453,17 @@ impl Machine for Ptx {
         unsafe { load4!("ld.global.nc", reg64, address, nomem, pure) }
     }
     #[inline(always)]
+    unsafe fn global_load2_readonly(address: *const u32) -> [u32; 2] {
+        let (a, b): (u32, u32);
+        unsafe {
+            asm!(
+                "ld.global.nc.v2.u32 {{{}, {}}}, [{}];", out(reg32) a, out(reg32) b, in(reg64) address,
+                options(nostack, nomem, pure)
+            )
+        };
+        [a, b]
+    }
+    #[inline(always)]
     unsafe fn global_load_half_readonly(address: *const u16) -> u16 {
         let value: u16;
         unsafe {
@@ -456,6 +478,10 @@ impl Machine for Ptx {
     #[inline(always)]
     unsafe fn global_store(address: *mut u32, value: u32) {
         unsafe { asm!("st.global.u32 [{}], {};", in(reg64) address, in(reg32) value, options(nostack)) }
+    }
+    #[inline(always)]
+    unsafe fn global_store2(address: *mut u32, value: [u32; 2]) {
+        unsafe { store2!("st.global", reg64, address, value) }
     }
     #[inline(always)]
     unsafe fn global_store4(address: *mut u32, value: [u32; 4]) {
@@ -536,6 +562,52 @@ impl Machine for Ptx {
             )
         };
         mask
+    }
+    #[inline(always)]
+    fn bf16_pair(low: f32, high: f32) -> u32 {
+        let pair: u32;
+        unsafe {
+            asm!(
+                "cvt.rn.bf16x2.f32 {}, {}, {};", out(reg32) pair, in(reg32) high, in(reg32) low,
+                options(pure, nomem, nostack)
+            )
+        };
+        pair
+    }
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        let sum: f32;
+        unsafe {
+            asm!(
+                "fma.rn.f32 {}, {}, {}, {};", out(reg32) sum, in(reg32) a, in(reg32) b, in(reg32) c,
+                options(pure, nomem, nostack)
+            )
+        };
+        sum
+    }
+    #[inline(always)]
+    fn exp2(value: f32) -> f32 {
+        let power: f32;
+        unsafe {
+            asm!("ex2.approx.ftz.f32 {}, {};", out(reg32) power, in(reg32) value, options(pure, nomem, nostack))
+        };
+        power
+    }
+    #[inline(always)]
+    fn log2(value: f32) -> f32 {
+        let logarithm: f32;
+        unsafe {
+            asm!("lg2.approx.f32 {}, {};", out(reg32) logarithm, in(reg32) value, options(pure, nomem, nostack))
+        };
+        logarithm
+    }
+    #[inline(always)]
+    fn rsqrt(value: f32) -> f32 {
+        let root: f32;
+        unsafe {
+            asm!("rsqrt.approx.f32 {}, {};", out(reg32) root, in(reg32) value, options(pure, nomem, nostack))
+        };
+        root
     }
     #[inline(always)]
     fn opaque(value: u32) -> u32 {

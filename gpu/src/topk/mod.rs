@@ -52,6 +52,12 @@ pub mod state;
 pub mod team;
 pub mod trivial;
 
+mod entries;
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub use entries::ENTRIES;
+pub use entries::*;
+
 use dsa_simt::Global;
 
 use element::Element;

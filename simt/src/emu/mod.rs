@@ -266,6 +266,10 @@ impl Machine for Emulator {
         global::load(address, true, Location::caller())
     }
     #[track_caller]
+    unsafe fn global_load2_readonly(address: *const u32) -> [u32; 2] {
+        global::load(address, true, Location::caller())
+    }
+    #[track_caller]
     unsafe fn global_load_half_readonly(address: *const u16) -> u16 {
         global::load_half(address, Location::caller())
     }
@@ -276,6 +280,10 @@ impl Machine for Emulator {
     #[track_caller]
     unsafe fn global_store(address: *mut u32, value: u32) {
         global::store(address, [value], Location::caller());
+    }
+    #[track_caller]
+    unsafe fn global_store2(address: *mut u32, value: [u32; 2]) {
+        global::store(address, value, Location::caller());
     }
     #[track_caller]
     unsafe fn global_store4(address: *mut u32, value: [u32; 4]) {
@@ -305,6 +313,34 @@ impl Machine for Emulator {
     }
     fn opaque(value: u32) -> u32 {
         value
+    }
+    #[inline]
+    fn bf16_pair(low: f32, high: f32) -> u32 {
+        // The hardware has one NaN.
+        let rounded = |value: f32| match half::bf16::from_f32(value) {
+            number if number.is_nan() => 0x7fff,
+            number => u32::from(number.to_bits()),
+        };
+        rounded(low) | rounded(high) << 16
+    }
+    #[inline]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+    #[inline]
+    fn exp2(value: f32) -> f32 {
+        match value.exp2() {
+            power if power.is_subnormal() => 0.0,
+            power => power,
+        }
+    }
+    #[inline]
+    fn log2(value: f32) -> f32 {
+        value.log2()
+    }
+    #[inline]
+    fn rsqrt(value: f32) -> f32 {
+        1.0 / value.sqrt()
     }
 
     fn f32_to_f16(value: f32) -> u16 {

@@ -58,7 +58,7 @@ fn check_one(
 ) -> Result<usize> {
     let file = unit.file(ptx_arch);
     let place = format!("{} on sm_{arch}", workspace::short(&file));
-    let cubin = directory.join(format!("{}.sm_{ptx_arch}.on_{arch}.cubin", unit.package));
+    let cubin = directory.join(format!("{}.sm_{ptx_arch}.on_{arch}.cubin", unit.name()));
     let mut assemble = tools.ptxas();
     assemble.arg("-v").arg(format!("-arch=sm_{arch}")).arg("-o").arg(&cubin).arg(&file);
     let report =

@@ -1,4 +1,4 @@
-//! Compiling a crate of kernels.
+//! Compiling the kernels of a unit.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,7 +44,7 @@ pub(super) fn feature(arch: u32) -> Option<&'static str> {
     (arch >= 90).then_some("sm_90")
 }
 
-/// What the compiler makes of the crate.
+/// What the compiler makes of the unit.
 pub(super) fn assembly(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> Result<String> {
     let target = workspace::target().join("device").join(format!("sm_{arch}"));
     let release = target.join(super::header::TARGET).join("release");
@@ -67,9 +67,7 @@ pub(super) fn assembly(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> R
         .env("CARGO_TARGET_DIR", &target)
         .env("CARGO_INCREMENTAL", "0")
         .envs(PROFILE);
-    if let Some(feature) = feature(arch) {
-        command.args(["--features", feature]);
-    }
+    command.args(["--features", &unit.features(arch)]);
     shell::run(command.args(["--", "--emit=asm"]))?;
 
     let file = release.join("deps").join(format!("{library}.s"));

@@ -14,13 +14,13 @@ pub(super) const TARGET: &str = "nvptx64-nvidia-cuda";
 /// The header of one file.
 pub(super) fn write(unit: &Unit, arch: u32, version: &Version, sources: &str) -> String {
     format!(
-        "// Generated from crate {package} by `cargo xtask ptx`; not to be edited.\n\
+        "// Generated from {source} by `cargo xtask ptx`; not to be edited.\n\
          // compiler: {compiler}\n\
          // llvm: {llvm}\n\
          // target: {TARGET}, sm_{arch}\n\
          // flags: {flags}\n\
          // sources: {sources}\n",
-        package = unit.package,
+        source = unit.source(),
         compiler = version.line,
         llvm = version.llvm,
         flags = build::flags(arch).join(" "),
@@ -59,13 +59,21 @@ impl Recorded {
 }
 
 /// The hash of all that a file is made from, compiler apart: the sources of the SIMT machine (without the
-/// emulator, which never reaches the device) and of the crate, what they take from the workspace's manifest,
+/// emulator, which never reaches the device) and of the unit, what they take from the workspace's manifest,
 /// the flags, and the version of the post-processing. The order of files is that of their paths; names and contents count.
 pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String> {
     let mut files = Vec::new();
     for directory in ["simt", unit.directory] {
         files.push(root.join(directory).join("Cargo.toml"));
-        collect_sources(&root.join(directory).join("src"), &mut files)?;
+    }
+    collect_sources(&root.join("simt/src"), &mut files)?;
+    let sources = root.join(unit.directory).join("src");
+    match unit.module {
+        Some(module) => {
+            files.push(sources.join("lib.rs"));
+            collect_sources(&sources.join(module), &mut files)?;
+        }
+        None => collect_sources(&sources, &mut files)?,
     }
     let mut named: Vec<(String, PathBuf)> = files
         .into_iter()
@@ -85,7 +93,7 @@ pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String>
     add(format!("post-processing {}", text::VERSION).as_bytes());
     build::flags(arch).iter().for_each(|flag| add(flag.as_bytes()));
     build::PROFILE.iter().for_each(|(name, value)| add(format!("{name}={value}").as_bytes()));
-    add(build::feature(arch).unwrap_or_default().as_bytes());
+    add(unit.features(arch).as_bytes());
     manifest_parts(root)?.iter().for_each(|part| add(part.as_bytes()));
     for (name, file) in named {
         add(name.as_bytes());
@@ -134,7 +142,8 @@ fn collect_sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 mod tests {
     use super::*;
 
-    const UNIT: Unit = Unit { package: "p", directory: "gpu", output: "host/ptx/p", entries: &[] };
+    const UNIT: Unit =
+        Unit { package: "p", directory: "gpu", module: None, output: "host/ptx/p", entries: &[] };
 
     fn version() -> Version {
         Version { line: "rustc 1.96.0 (abc 2026-05-25)".into(), release: (1, 96), llvm: "22.1.8".into() }
@@ -228,5 +237,20 @@ mod tests {
         assert_ne!(first, with_new_file);
         tree.write("gpu/Cargo.toml", "changed");
         assert_ne!(with_new_file, tree.hash(80));
+    }
+
+    #[test]
+    fn the_hash_of_a_module_follows_nothing_of_its_siblings() {
+        let tree = Tree::new();
+        let topk = Unit { module: Some("topk"), ..UNIT };
+        let hash = || source_hash(&tree.0, &topk, 80).unwrap();
+        let first = hash();
+        tree.write("gpu/src/sibling.rs", "");
+        assert_eq!(first, hash());
+        tree.write("gpu/src/topk/mod.rs", "");
+        let with_new_file = hash();
+        assert_ne!(first, with_new_file);
+        tree.write("gpu/src/lib.rs", "changed");
+        assert_ne!(with_new_file, hash());
     }
 }

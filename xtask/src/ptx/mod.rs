@@ -15,31 +15,35 @@ mod text;
 /// The architectures PTX is built for. The first runs on every supported device, the second adds clusters.
 pub(crate) const ARCHITECTURES: [u32; 2] = [80, 90];
 
-/// A crate of kernels.
+/// Kernels that share a PTX file: a crate of them, or one module of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Unit {
     /// Package.
     pub(crate) package: &'static str,
     /// Its directory.
     pub(crate) directory: &'static str,
+    /// The module it is made of, with the feature of the same name, where the crate has several units.
+    pub(crate) module: Option<&'static str>,
     /// Directory and first part of the names of its PTX files.
     pub(crate) output: &'static str,
     /// Its table of entry points.
     pub(crate) entries: &'static [Entry],
 }
 
-/// The crates of kernels.
+/// All units.
 pub(crate) fn units() -> [Unit; 2] {
     [
         Unit {
             package: "dsa-kernels-gpu",
             directory: "gpu",
+            module: Some("topk"),
             output: "host/ptx/topk",
-            entries: dsa_kernels_gpu::ENTRIES,
+            entries: dsa_kernels_gpu::topk::ENTRIES,
         },
         Unit {
             package: "dsa-kernels-probe",
             directory: "tests/probe",
+            module: None,
             output: "tests/ptx/probe",
             entries: dsa_kernels_probe::ENTRIES,
         },
@@ -47,6 +51,25 @@ pub(crate) fn units() -> [Unit; 2] {
 }
 
 impl Unit {
+    /// What it is called in messages and names of files.
+    pub(crate) fn name(&self) -> &'static str {
+        self.module.unwrap_or(self.package)
+    }
+
+    /// What its PTX is made from, for people.
+    fn source(&self) -> String {
+        match self.module {
+            Some(module) => format!("crate {}, module {module},", self.package),
+            None => format!("crate {}", self.package),
+        }
+    }
+
+    /// The features of the package for one architecture, as cargo takes them.
+    fn features(&self, arch: u32) -> String {
+        let features: Vec<&str> = self.module.into_iter().chain(build::feature(arch)).collect();
+        features.join(",")
+    }
+
     /// The committed file for one architecture.
     pub(crate) fn file(&self, arch: u32) -> PathBuf {
         workspace::root().join(format!("{}.sm_{arch}.ptx", self.output))
@@ -115,7 +138,7 @@ fn check_file(toolchain: Option<&DeviceToolchain>, unit: &Unit, arch: u32) -> Re
     match toolchain {
         Some(toolchain) if recorded.made_by(&toolchain.version) => {
             let rebuilt = generate(toolchain, unit, arch)?;
-            let kept = workspace::target().join("ptx").join(format!("{}.sm_{arch}.ptx", unit.package));
+            let kept = workspace::target().join("ptx").join(format!("{}.sm_{arch}.ptx", unit.name()));
             std::fs::create_dir_all(workspace::target().join("ptx"))?;
             std::fs::write(&kept, &rebuilt)?;
             if let Some(line) = first_difference(&committed, &rebuilt) {
@@ -133,7 +156,7 @@ fn check_file(toolchain: Option<&DeviceToolchain>, unit: &Unit, arch: u32) -> Re
 
 /// The text of one PTX file.
 fn generate(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> Result<String> {
-    let name = format!("{} for sm_{arch}", unit.package);
+    let name = format!("{} for sm_{arch}", unit.name());
     // Before the build: when a source changes meanwhile, the file is stale rather than wrong.
     let sources = header::source_hash(workspace::root(), unit, arch)?;
     let raw = build::assembly(toolchain, unit, arch).with_context(|| format!("cannot build {name}"))?;
@@ -163,10 +186,10 @@ mod tests {
     }
 
     #[test]
-    fn every_crate_has_entry_points_for_every_architecture() {
+    fn every_unit_has_entry_points_for_every_architecture() {
         for unit in units() {
             for arch in ARCHITECTURES {
-                assert!(unit.entries_for(arch).count() > 0, "{} sm_{arch}", unit.package);
+                assert!(unit.entries_for(arch).count() > 0, "{} sm_{arch}", unit.name());
             }
         }
     }

@@ -1,20 +1,20 @@
-//! The table of entry points.
+//! The table of the entry points of top-k.
 
 use core::ptr::null_mut;
 
-use crate::topk::auto::{self, Memory};
-use crate::topk::element::{Bf16, F16, F32};
-use crate::topk::origin::{self, Problem};
-use crate::topk::{Batch, Options};
+use super::auto::{self, Memory};
+use super::element::{Bf16, F16, F32};
+use super::origin::{self, Problem};
+use super::{Batch, Options, cluster};
 
 dsa_simt::kernels! {
-    /// The kernels of this crate.
+    /// The kernels of top-k.
     pub static ENTRIES;
 
     /// Top-k of every row by the fastest path.
     ///
-    /// A grid of at most [`slab::MAX_SLICES`](crate::topk::slab::MAX_SLICES) blocks of
-    /// [`bins::THREADS`](crate::topk::bins::THREADS) threads, [`auto::shared_bytes`]`(max_len)` of dynamic shared
+    /// A grid of at most [`slab::MAX_SLICES`](super::slab::MAX_SLICES) blocks of
+    /// [`bins::THREADS`](super::bins::THREADS) threads, [`auto::shared_bytes`]`(max_len)` of dynamic shared
     /// memory. The parameters are the fields of [`Batch`] and [`Memory`], whose promises they keep, and the bits of
     /// [`Options`].
     #[launch(max_threads = 512, min_blocks = 2, cluster = 1, arch = 80)]
@@ -87,7 +87,7 @@ dsa_simt::kernels! {
 
     /// Top-k of every row, each by a cluster of blocks that keep it in their registers.
     ///
-    /// A grid of `rows` clusters of 2, 4, 8 or 16 blocks of [`bins::THREADS`](crate::topk::bins::THREADS) threads,
+    /// A grid of `rows` clusters of 2, 4, 8 or 16 blocks of [`bins::THREADS`](super::bins::THREADS) threads,
     /// [`cluster::SHARED_BYTES`] of dynamic shared memory. The parameters are the fields of [`Batch`], whose promises
     /// they keep, and the bits of [`Options`].
     #[launch(max_threads = 512, min_blocks = 2, cluster = 0, arch = 90)]
@@ -107,7 +107,7 @@ dsa_simt::kernels! {
         let batch =
             Batch::<F32> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
         // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
-        unsafe { crate::topk::cluster::run(batch, Options::of(options)) }
+        unsafe { cluster::run(batch, Options::of(options)) }
     }
 
     /// [`topk_f32_cluster`] for scores of half precision.
@@ -128,7 +128,7 @@ dsa_simt::kernels! {
         let batch =
             Batch::<F16> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
         // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
-        unsafe { crate::topk::cluster::run(batch, Options::of(options)) }
+        unsafe { cluster::run(batch, Options::of(options)) }
     }
 
     /// [`topk_f32_cluster`] for scores of type bf16.
@@ -149,7 +149,7 @@ dsa_simt::kernels! {
         let batch =
             Batch::<Bf16> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
         // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
-        unsafe { crate::topk::cluster::run(batch, Options::of(options)) }
+        unsafe { cluster::run(batch, Options::of(options)) }
     }
 
     /// Top-k of every row by one block: the trivial, decode and medium paths.
