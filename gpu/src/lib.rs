@@ -5,6 +5,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`compress`] | the KV compressor of DeepSeek-V4: windows of tokens pooled into one row each |
 //! | [`topk`] | the indices of the k largest scores of each row |
 //!
 //! Each module has a table of its entry points, `ENTRIES`, and its own PTX, which holds nothing of the others. The
@@ -13,6 +14,8 @@
 // Iterators over arrays become local memory on the device.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(any(not(target_arch = "nvptx64"), feature = "compress"))]
+pub mod compress;
 #[cfg(any(not(target_arch = "nvptx64"), feature = "topk"))]
 pub mod topk;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 
+use dsa_kernels_gpu::compress::number::NumberType;
 use dsa_simt::emu::{Fault, MemoryError};
 
 /// Everything that can go wrong, with what to do about it.
@@ -22,6 +23,26 @@ pub enum Error {
         limit: String,
         /// What to do.
         help: &'static str,
+    },
+
+    /// No kernel of the compressor is compiled for these limits.
+    #[error(
+        "no kernel is compiled for (head_dim {head_dim}, kv {kv}, state {state}, ratio {ratio}, warps {warps}); \
+         use one of those that are listed: {listed}"
+    )]
+    UnlistedConfiguration {
+        /// Channels of an output row.
+        head_dim: u32,
+        /// The type of the rows of new tokens.
+        kv: NumberType,
+        /// The type of the state.
+        state: NumberType,
+        /// Tokens of a window.
+        ratio: u32,
+        /// Warps of a block.
+        warps: u32,
+        /// The configurations that there are.
+        listed: String,
     },
 
     /// `libcuda.so.1` cannot be opened: there is no NVIDIA driver.

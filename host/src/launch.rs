@@ -1,5 +1,7 @@
 //! Kernels and launches with raw arguments.
 
+use std::ops::Deref;
+
 use dsa_simt::Entry;
 
 use crate::module::compute_capability;
@@ -173,5 +175,35 @@ impl Kernel {
         }
         let limit = format!("1..={limit} for kernel {}", self.entry.name);
         Err(Error::argument("block", block, limit, "launch blocks within the kernel's bounds"))
+    }
+}
+
+/// The parameters of a launch, one 64-bit slot each, in the kernel's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    words: [u64; Slots::MOST],
+    len: usize,
+}
+
+impl Slots {
+    /// As many as the kernel of this crate with the most parameters has, and a few more.
+    const MOST: usize = 32;
+
+    pub(crate) fn new() -> Self {
+        Self { words: [0; Self::MOST], len: 0 }
+    }
+
+    /// Adds parameters at the end.
+    pub(crate) fn extend<const N: usize>(&mut self, words: [u64; N]) {
+        self.words[self.len..self.len + N].copy_from_slice(&words);
+        self.len += N;
+    }
+}
+
+impl Deref for Slots {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        &self.words[..self.len]
     }
 }

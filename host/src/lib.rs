@@ -2,7 +2,8 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`topk`] | the operator: the k largest of each row |
+//! | [`topk`] | an operator: the k largest of each row |
+//! | [`compress`] | an operator: the KV compressor of DeepSeek-V4, windows of tokens pooled into one row each |
 //! | [`device`] | a GPU, or the emulator: one interface |
 //! | [`stream`], [`event`] | own and borrowed streams, timing |
 //! | [`buffer`], [`workspace`] | device memory, and scratch memory shared by operators |
@@ -32,6 +33,8 @@
 //! instead, the program starts on machines with a driver only.
 
 pub mod buffer;
+mod check;
+pub mod compress;
 pub mod device;
 pub mod error;
 pub mod event;
@@ -44,11 +47,12 @@ pub mod topk;
 pub mod workspace;
 
 pub use buffer::{Buffer, Element};
+pub use compress::Compressor;
 pub use device::{Backend, Device, DeviceProperties, EmulatorOptions};
 pub use error::{DriverCode, Error};
 pub use event::Event;
 pub use graph::Graph;
-pub use launch::{Kernel, LaunchConfig};
+pub use launch::{Kernel, LaunchConfig, Slots};
 pub use module::{Module, Ptx};
 pub use stream::{Owner, Stream};
 pub use topk::TopK;

@@ -35,10 +35,28 @@ static TOPK_PTX: [Ptx; 2] = [
     Ptx::embedded(90, include_str!("../ptx/topk.sm_90.ptx")),
 ];
 
+static COMPRESS_PTX: [Ptx; 2] = [
+    Ptx::embedded(80, include_str!("../ptx/compress.sm_80.ptx")),
+    Ptx::embedded(90, include_str!("../ptx/compress.sm_90.ptx")),
+];
+
 impl Module {
+    /// The kernels of [`compress`](crate::compress).
+    pub const fn compress() -> Self {
+        Self {
+            name: Cow::Borrowed("compress"),
+            entries: dsa_kernels_gpu::compress::ENTRIES,
+            ptx: Cow::Borrowed(&COMPRESS_PTX),
+        }
+    }
+
     /// The kernels of [`topk`](crate::topk).
     pub const fn topk() -> Self {
-        Self { name: Cow::Borrowed("topk"), entries: dsa_kernels_gpu::topk::ENTRIES, ptx: Cow::Borrowed(&TOPK_PTX) }
+        Self {
+            name: Cow::Borrowed("topk"),
+            entries: dsa_kernels_gpu::topk::ENTRIES,
+            ptx: Cow::Borrowed(&TOPK_PTX),
+        }
     }
 
     /// A module of the caller's own kernels. `ptx` may be empty: such a module runs on the emulator only.

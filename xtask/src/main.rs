@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`setup`], [`ptx`], [`golden`], [`mod@test`], [`mod@bench`], [`stage`], [`link_stub`], [`ci`] | one command each |
 //! | [`device_toolchain`], [`cuda_tools`], [`debian`], [`stub`] | what the commands need from the machine: found, or installed |
-//! | [`c_program`] | the C program that tests the C ABI, for `stage` |
+//! | [`c_program`] | the C programs that test the C ABI, for `stage` |
 //! | [`artifacts`], [`shell`], [`workspace`] | cargo's outputs, other programs, places in the repository |
 //!
 //! Progress goes to stderr; stdout carries what the programs that are run print.

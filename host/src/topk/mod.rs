@@ -9,4 +9,6 @@ mod plan;
 
 pub use limits::{Limits, Order, Path, Score, ScoreType, Ties, TopKArgs};
 pub use operator::{TopK, TopKBuilder};
-pub use plan::{Plan, Slots};
+pub use plan::Plan;
+
+pub use crate::Slots;

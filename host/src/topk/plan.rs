@@ -2,14 +2,14 @@
 //! any CUDA binding.
 
 use std::fmt::Display;
-use std::ops::Deref;
 
 use dsa_kernels_gpu::topk::{self as kernels, auto, bins, cluster, origin, slab, state};
 use dsa_simt::Slot;
 
+use crate::check::{check_address, check_multiprocessors, check_range, check_shared_bytes};
 use crate::topk::{Limits, Order, Path, ScoreType, Ties, TopKArgs};
 use crate::workspace::ALIGNMENT as WORKSPACE_ALIGNMENT;
-use crate::{DeviceProperties, Error, LaunchConfig};
+use crate::{DeviceProperties, Error, LaunchConfig, Slots};
 
 /// More elements than the shared memory of any device holds: keeps the bytes for them in 32 bits.
 const MOST_KEPT: u32 = 1 << 20;
@@ -95,15 +95,8 @@ impl Plan {
                 (origin::grid_shared_bytes(0), most.min(device.shared_bytes_per_block / 16 * 16))
             }
         };
-        if device.shared_bytes_per_block < needed {
-            let limit = format!("at least {needed} bytes");
-            let value = device.shared_bytes_per_block;
-            return Err(Error::argument("shared memory per block", value, limit, "use another device"));
-        }
-        if device.multiprocessors == 0 {
-            let help = "use a device with multiprocessors, or set EmulatorOptions::multiprocessors";
-            return Err(Error::argument("multiprocessors of the device", 0, "at least 1", help));
-        }
+        check_shared_bytes(device, needed)?;
+        check_multiprocessors(device)?;
         let multiprocessors = device.multiprocessors.min(limits.max_sms.unwrap_or(u32::MAX));
         let fitting = device.shared_bytes_per_multiprocessor / (shared_bytes + DRIVER_SHARED_BYTES);
         let resident_blocks = device
@@ -246,7 +239,7 @@ impl Plan {
             check_address("workspace", workspace, WORKSPACE_ALIGNMENT as u64)?;
         }
         let limits = &self.limits;
-        let mut slots = Slots { words: [0; Slots::MOST], len: 0 };
+        let mut slots = Slots::new();
         slots.extend([args.scores, args.pitch, args.lengths, args.out]);
         match self.kernel {
             Variant::Auto => slots.extend([args.values, state, workspace]),
@@ -342,44 +335,14 @@ fn clusters_at_once(multiprocessors: u32, size: u32, blocks: u32) -> u32 {
     if blocks == 1 { in_groups_of(18) } else { in_groups_of(18).min(in_groups_of(17)) }
 }
 
-/// The parameters of a launch, one 64-bit slot each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slots {
-    words: [u64; Slots::MOST],
-    len: usize,
-}
-
-impl Slots {
-    const MOST: usize = 16;
-
-    fn extend<const N: usize>(&mut self, words: [u64; N]) {
-        self.words[self.len..self.len + N].copy_from_slice(&words);
-        self.len += N;
-    }
-}
-
-impl Deref for Slots {
-    type Target = [u64];
-
-    fn deref(&self) -> &[u64] {
-        &self.words[..self.len]
-    }
-}
-
 fn check_limits(limits: &Limits) -> Result<(), Error> {
-    let in_range = |argument, value: u32, low: u32, high: u32, help| {
-        if (low..=high).contains(&value) {
-            return Ok(());
-        }
-        Err(Error::argument(argument, value, format!("{low}..={high}"), help))
-    };
-    in_range("k", limits.k, 1, kernels::MAX_K, "select in several steps, or ask for fewer elements")?;
-    in_range("max_rows", limits.max_rows, 1, MAX_LEN, "pass the most rows of a launch")?;
-    in_range("max_len", limits.max_len, 1, MAX_LEN, "pass the longest valid prefix of a row in elements")?;
-    in_range("next_n", limits.next_n, 1, MAX_LEN, "pass 1 when every row has its own length")?;
-    in_range("compress_ratio", limits.compress_ratio, 1, MAX_LEN, "pass 1 for uncompressed lengths")?;
+    check_range("k", limits.k, 1, kernels::MAX_K, "select in several steps, or ask for fewer elements")?;
+    check_range("max_rows", limits.max_rows, 1, MAX_LEN, "pass the most rows of a launch")?;
+    check_range("max_len", limits.max_len, 1, MAX_LEN, "pass the longest valid prefix of a row in elements")?;
+    check_range("next_n", limits.next_n, 1, MAX_LEN, "pass 1 when every row has its own length")?;
+    check_range("compress_ratio", limits.compress_ratio, 1, MAX_LEN, "pass 1 for uncompressed lengths")?;
     if let Some(sms) = limits.max_sms {
-        in_range("max_sms", sms, 1, MAX_LEN, "pass None to use all multiprocessors")?;
+        check_range("max_sms", sms, 1, MAX_LEN, "pass None to use all multiprocessors")?;
     }
     if matches!(limits.path, Path::Decode | Path::Medium | Path::Large) {
         check_defaults(limits)?;
@@ -424,18 +387,6 @@ fn options(limits: &Limits) -> u32 {
     let lowest = if limits.ties == Ties::LowestIndex { Options::LOWEST_INDICES } else { 0 };
     let ascending = if limits.order == Order::AscendingIndex { Options::ASCENDING } else { 0 };
     lowest | ascending
-}
-
-fn check_address(argument: &'static str, address: u64, alignment: u64) -> Result<(), Error> {
-    if address == 0 {
-        return Err(Error::argument(argument, "null", "a device address", "pass allocated device memory"));
-    }
-    if !address.is_multiple_of(alignment) {
-        let value = format!("{address:#x}");
-        let limit = format!("aligned to {alignment} bytes");
-        return Err(Error::argument(argument, value, limit, "pass the address of an element"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,11 @@
 //! What the machine code of each kernel must look like.
 
+use dsa_kernels_gpu::compress::{
+    self,
+    configuration::{Configuration, Mode},
+    number::NumberType,
+};
+
 use super::sass::Function;
 
 /// The promises of one kernel. All kernels promise to use no local memory.
@@ -24,7 +30,7 @@ const NOTHING: Expected =
     Expected { entry: "", wide_loads: 0, shared_atomics: 0, remote_shared: false, waits: false };
 
 /// The kernels that promise more than the rest.
-const EXPECTED: [Expected; 16] = [
+const EXPECTED: [Expected; 18] = [
     // Rows are read 16 bytes at a time and binned in shared memory. The numbers are 80 % of what CUDA 13.5
     // makes (86, 56, 56, 36 and 36 loads; 154, 166, 166, 148 and 156 atomics): fewer means that batches of loads
     // or unrolled loops were lost.
@@ -36,8 +42,11 @@ const EXPECTED: [Expected; 16] = [
     Expected { entry: "topk_bf16_cluster", waits: true, remote_shared: true, ..NOTHING },
     Expected { entry: "topk_f32_block", wide_loads: 29, shared_atomics: 118, ..NOTHING },
     Expected { entry: "topk_f32_grid", wide_loads: 29, shared_atomics: 125, ..NOTHING },
-    // The floor of the benchmark.
+    // Rows of 512: four loads of f32, or two of bf16, and four of weights.
+    Expected { entry: "post", wide_loads: 10, waits: true, ..NOTHING },
+    // The floors of the benchmark.
     Expected { entry: "read_all", wide_loads: 1, ..NOTHING },
+    Expected { entry: "copy_all", wide_loads: 1, ..NOTHING },
     // One plain, one read-only.
     Expected { entry: "probe_load", wide_loads: 2, ..NOTHING },
     Expected { entry: "probe_store", wide_loads: 1, ..NOTHING },
@@ -50,7 +59,25 @@ const EXPECTED: [Expected; 16] = [
 
 /// The promises of a kernel.
 pub(super) fn of(entry: &str) -> Expected {
-    EXPECTED.into_iter().find(|expected| expected.entry == entry).unwrap_or(NOTHING)
+    let expected = EXPECTED.into_iter().find(|expected| expected.entry == entry);
+    expected.or_else(|| compressor(entry)).unwrap_or(NOTHING)
+}
+
+/// The promises of a kernel of the compressor that is one of its configurations: a thread's vectors of both pools are all
+/// on their way before the first is used.
+fn compressor(entry: &str) -> Option<Expected> {
+    let configuration = compress::CONFIGURATIONS.iter().find(|configuration| configuration.entry == entry)?;
+    let tokens_at_once = match configuration {
+        Configuration { mode: Mode::Running, .. } => 1,
+        Configuration { ratio: compress::OVERLAPPING, .. } => 2 * compress::OVERLAPPING,
+        Configuration { mode: Mode::Decode, warps: 8, .. } => 4,
+        Configuration { mode: Mode::Decode, warps: 16, .. } => 2,
+        Configuration { mode: Mode::Decode, .. } => 1,
+        Configuration { mode: Mode::Prefill, state: NumberType::F32, .. } => 4,
+        Configuration { mode: Mode::Prefill, state: NumberType::Bf16, .. } => 2,
+    };
+    let wide_loads = 2 * tokens_at_once as usize;
+    Some(Expected { entry: configuration.entry, wide_loads, waits: true, ..NOTHING })
 }
 
 impl Expected {
@@ -119,6 +146,13 @@ mod tests {
         for expected in EXPECTED {
             assert!(known.contains(&expected.entry), "no kernel {}", expected.entry);
         }
+    }
+
+    #[test]
+    fn kernels_of_the_compressor_promise_by_their_configuration() {
+        assert_eq!(of("decode_bf16_f32_r128_w8").wide_loads, 8);
+        assert!(findings("decode_bf16_f32_r128_w8", &["LDG.E.128"; 7])[0].contains("at least 8"));
+        assert!(compress::CONFIGURATIONS.iter().all(|c| of(c.entry).waits));
     }
 
     #[test]

@@ -31,8 +31,15 @@ pub(crate) struct Unit {
 }
 
 /// All units.
-pub(crate) fn units() -> [Unit; 2] {
+pub(crate) fn units() -> [Unit; 3] {
     [
+        Unit {
+            package: "dsa-kernels-gpu",
+            directory: "gpu",
+            module: Some("compress"),
+            output: "host/ptx/compress",
+            entries: dsa_kernels_gpu::compress::ENTRIES,
+        },
         Unit {
             package: "dsa-kernels-gpu",
             directory: "gpu",
@@ -88,16 +95,19 @@ pub(crate) struct Arguments {
     /// file names is there, else compares the hash of the sources.
     #[arg(long)]
     check: bool,
+    /// Only these units: compress, topk, dsa-kernels-probe; all unless given.
+    units: Vec<String>,
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let units = selected(&arguments.units)?;
     let toolchain = device_toolchain::ensure()?;
     if arguments.check {
-        return check(toolchain.as_ref());
+        return check(toolchain.as_ref(), &units);
     }
     let toolchain = toolchain.context("building PTX needs a device toolchain")?;
-    for unit in units() {
+    for unit in units {
         for arch in ARCHITECTURES {
             let path = unit.file(arch);
             let text = generate(&toolchain, &unit, arch)?;
@@ -109,13 +119,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// The units of these names; all if there are none.
+fn selected(names: &[String]) -> Result<Vec<Unit>> {
+    let known = units();
+    for name in names {
+        if !known.iter().any(|unit| unit.name() == name) {
+            let known: Vec<&str> = known.iter().map(Unit::name).collect();
+            bail!("no unit `{name}`; there are {}", known.join(", "));
+        }
+    }
+    let wanted = |unit: &Unit| names.is_empty() || names.iter().any(|name| name == unit.name());
+    Ok(known.into_iter().filter(wanted).collect())
+}
+
 /// Fails with the names of all stale files.
-fn check(toolchain: Option<&DeviceToolchain>) -> Result<()> {
+fn check(toolchain: Option<&DeviceToolchain>, units: &[Unit]) -> Result<()> {
     let mut stale = Vec::new();
-    for unit in units() {
+    for unit in units {
         for arch in ARCHITECTURES {
             let path = unit.file(arch);
-            match check_file(toolchain, &unit, arch) {
+            match check_file(toolchain, unit, arch) {
                 Ok(how) => shell::say(format_args!("{}: up to date ({how})", workspace::short(&path))),
                 Err(why) => stale.push(format!("{}: {why:#}", workspace::short(&path))),
             }
@@ -183,6 +206,15 @@ mod tests {
         assert_eq!(first_difference("a\nb\n", "a\nb\n"), None);
         assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some(2));
         assert_eq!(first_difference("a\n", "a\nb\n"), Some(2));
+    }
+
+    #[test]
+    fn an_unknown_unit_is_answered_with_the_names_there_are() {
+        let names = |names: &[&str]| selected(&names.iter().map(|name| name.to_string()).collect::<Vec<_>>());
+        assert_eq!(names(&["topk"]).unwrap().len(), 1);
+        assert_eq!(names(&[]).unwrap().len(), units().len());
+        let error = names(&["topk", "nothing"]).unwrap_err().to_string();
+        assert!(error.contains("`nothing`") && error.contains("compress, topk"), "{error}");
     }
 
     #[test]
