@@ -1,5 +1,7 @@
 /*
- * dsa_kernels: exact top-k of each row of a batch, in one fixed launch that can be captured in a CUDA graph.
+ * dsa_kernels: kernels of sparse-attention decoding, in fixed launches that can be captured in CUDA graphs.
+ *   - dsa_topk: exact top-k of each row of a batch;
+ *   - dsa_compressor: the KV compressor of DeepSeek-V4, which pools windows of tokens into one row each.
  *
  *     dsa_device *device;
  *     dsa_topk *topk;
@@ -14,13 +16,15 @@
  *     dsa_topk_workspace_bytes(topk, &workspace_bytes);
  *     dsa_topk_enqueue(topk, scores, pitch, rows, lengths, out, NULL, workspace, workspace_bytes, stream);
  *
- * Result.  For each row, the min(k, length) largest scores are selected, exactly, for every input:
+ * Result of dsa_topk.  For each row, the min(k, length) largest scores are selected, exactly, for every input:
  *   - out[row * k ..] holds their indices into the row, distinct, then -1 up to k entries;
  *   - NaN ranks below every number, -inf included, and all NaNs are equal; -0.0 equals +0.0;
  *   - which of several equal scores are selected is not defined, unless `ties` says so;
  *   - the order of the indices is not defined, unless `order` says so.
  *
- * Units.  Sizes named `bytes` are in bytes; `pitch`, `k`, `max_len` and lengths are in elements.
+ * Result of dsa_compressor.  See dsa_compress_args.
+ *
+ * Units.  Sizes named `bytes` are in bytes; pitches, `k`, `max_len` and lengths are in elements.
  *
  * Errors.  Every function but dsa_last_error and dsa_version* returns a dsa_status. After anything else than
  * DSA_OK, dsa_last_error says which argument had which value and what the limit is. Results are written
@@ -28,13 +32,13 @@
  * process; a mistake inside the library is reported as DSA_INTERNAL.
  *
  * Threads.  Every function may be called by any thread at any time, except that a handle must not be used
- * while, or after, it is closed or destroyed. Calls with the same operator take turns. Its launches,
- * replays of graphs included, must not overlap in time on the device: use an operator on one stream, or
- * one operator for each stream. Launches of different operators may overlap if their workspaces differ.
+ * while, or after, it is closed or destroyed. Calls with the same operator take turns. Launches of one
+ * dsa_topk, replays of graphs included, must not overlap in time on the device: use it on one stream, or one
+ * operator for each stream. Launches of different operators may overlap if their workspaces differ.
  *
  * Lifetime.  A device may be closed before the operators that were created on it. Memory that a launch uses
- * (scores, lengths, out, values, workspace, and the operator itself) must stay valid until the launch has
- * run; if the stream was being captured, until the last replay of the graph.
+ * (its arguments and the operator itself) must stay valid until the launch has run; if the stream was being
+ * captured, until the last replay of the graph.
  *
  * Emulator.  The same kernels run on the CPU, slowly and checked: a wrong address, a race or uninitialised
  * input is reported instead of being undefined. Work runs while it is enqueued. Device pointers must be
@@ -120,7 +124,7 @@ dsa_status dsa_stream_synchronize(const dsa_device *device, void *stream);
 
 /* ---- Device memory ---------------------------------------------------------------------------------- */
 /* For the emulator, and for programs without an allocator of their own. On a GPU, memory from anywhere can be
- * passed to dsa_topk_enqueue; these copies take memory of dsa_buffer_alloc only.
+ * passed to operators; these copies take memory of dsa_buffer_alloc only.
  *
  * The copies do not wait for streams: synchronise first. They return when the copy is complete. */
 
@@ -138,7 +142,7 @@ dsa_status dsa_buffer_upload(const dsa_device *device, void *destination, const 
  * host. */
 dsa_status dsa_buffer_download(const dsa_device *device, void *destination, const void *source, size_t bytes);
 
-/* ---- The operator ----------------------------------------------------------------------------------- */
+/* ---- Top-k ------------------------------------------------------------------------------------------ */
 
 /* The type of the scores (and of the values). */
 enum dsa_score_type { DSA_SCORES_F32 = 0, DSA_SCORES_F16 = 1, DSA_SCORES_BF16 = 2 };
@@ -226,6 +230,155 @@ dsa_status dsa_topk_workspace_bytes(const dsa_topk *topk, size_t *bytes);
 dsa_status dsa_topk_enqueue(dsa_topk *topk, const void *scores, uint64_t pitch, uint32_t rows,
                             const int32_t *lengths, int32_t *out, void *values, void *workspace,
                             size_t workspace_bytes, void *stream);
+
+/* ---- The compressor --------------------------------------------------------------------------------- */
+
+/* The type of numbers. The default depends on the field. */
+enum dsa_number_type { DSA_NUMBER_DEFAULT = 0, DSA_NUMBER_F32 = 1, DSA_NUMBER_BF16 = 2 };
+
+/* How rows are stored in the cache. */
+enum dsa_store {
+    DSA_STORE_BF16 = 0,           /* bf16, rounded to nearest even */
+    DSA_STORE_FP8_PER_TENSOR = 1, /* FP8 e4m3, divided by one scale for all rows, which is read */
+    DSA_STORE_FP8_PER_GROUP = 2   /* FP8 e4m3, each 128 channels divided by a scale of their own, which is written */
+};
+
+/* Why requests were left out: bits of dsa_report. Later versions may add some. */
+enum dsa_reason {
+    DSA_REASON_LENGTH = 1,   /* a length below the number of new tokens, or beyond the table of pages */
+    DSA_REASON_PAGE = 2,     /* a page that is not in its pool */
+    DSA_REASON_TOKENS = 4,   /* new tokens that are not in kv_score, or too many of them */
+    DSA_REASON_OUTPUT = 8,   /* output rows that are not in the output */
+    DSA_REASON_POSITION = 16 /* a position beyond the table of rotations */
+};
+
+/* What a compressor is created for; as dsa_topk_config, zero is the default in every field but the first
+ * three. The kernels are compiled for combinations of ratio, head_dim, types and warps; others are refused
+ * with a message that lists them. */
+typedef struct dsa_compressor_config {
+    uint32_t size;        /* sizeof(dsa_compressor_config) */
+    uint32_t ratio;       /* tokens of a window: 128, or 4 with windows that overlap */
+    uint32_t head_dim;    /* channels of an output row: 128 or 512 */
+    uint32_t kv_type;     /* enum dsa_number_type of the rows of new tokens; bf16 by default */
+    uint32_t state_type;  /* enum dsa_number_type of the state, both pools; f32 by default */
+    uint32_t output_type; /* enum dsa_number_type of the output; bf16 by default */
+    uint32_t warps;       /* warps of a block of the decode kernel; 0 is the best. For study */
+    uint32_t running;     /* 1: the state are running softmaxes, so that a step of decode costs what its tokens
+                           * cost, not what a window costs. Needs a state of f32. A prefill then walks the tokens of
+                           * a request one after the other: its time is proportional to those of the longest one.
+                           * A state written without this cannot be continued with it, nor the other way round */
+    uint32_t max_batch;   /* most requests of a launch; 0 is 4096 */
+    uint32_t no_overlap;  /* as of dsa_topk_config */
+} dsa_compressor_config;
+
+/* Paged memory: entry t of request b lies in page blocks[b][t / page], row t % page, of the pool. Pages of
+ * which none is needed may have any number; one that is needed and is not in the pool makes its request a bad
+ * one. */
+typedef struct dsa_pages {
+    void *pool;            /* device memory, [pages, page, columns], aligned to 16 bytes */
+    uint64_t pitch;        /* elements from one page to the next, a multiple of 16 bytes; 0 is page * columns */
+    const int32_t *blocks; /* device memory, int32_t[batch, max_blocks], aligned to 4 bytes */
+    uint64_t blocks_pitch; /* elements from one row of blocks to the next; 0 is max_blocks */
+    uint32_t pages;        /* physical pages, at least 1 */
+    uint32_t page;         /* entries of a page, at least 1 */
+    uint32_t max_blocks;   /* logical pages of a request, at least 1 */
+} dsa_pages;
+
+/* The arguments of a compression. Zero the whole struct, then set `size` and the rest.
+ *
+ * The row of a new token is [kv (W) | score (W)] with W = head_dim for windows of 128 tokens and
+ * W = 2 * head_dim for windows of 4; s = score + ape[t % ratio] for the token at position t. When the last
+ * token of window c is there, the window's row is written to the output, once: for each channel d, with
+ * the softmax over the positions of the window,
+ *   - ratio 128: out[c][d] = sum over r of softmax(s[128 c + r][d]) * kv[128 c + r][d];
+ *   - ratio 4: the same over eight entries: positions 4 c - 4 .. 4 c - 1 with columns 0 .. head_dim - 1, then
+ *     4 c .. 4 c + 3 with columns head_dim .. W - 1. Window 0 has the second half only.
+ * kv and s of every new token are kept in the two pools, by its position: a launch that starts at an earlier
+ * length than the last one ended at overwrites what it finds, which is how rejected draft tokens are undone.
+ *
+ * Arrays are in device memory, those of int32_t aligned to 4 bytes, others to 16; their pitches are multiples
+ * of 16 bytes. Those that are written (pools, output) overlap nothing else, and no two requests share a page
+ * that new tokens are written to. Lengths, offsets and pages may have any contents: a request with a bad one
+ * is left out whole and reported, the others are compressed. */
+typedef struct dsa_compress_args {
+    uint32_t size;           /* sizeof(dsa_compress_args) */
+    uint32_t batch;          /* requests, 0..=max_batch; with 0, nothing is launched, and addresses may be NULL */
+    uint32_t tokens;         /* rows of kv_score, 0..=2147483647 */
+    uint32_t rows;           /* rows of output, 0..=2147483647 */
+    const void *kv_score;    /* [tokens, 2 W] of kv_type: all new tokens, one request after the other */
+    uint64_t kv_score_pitch; /* elements from one row to the next; 0 is 2 W */
+    const float *ape;        /* float[ratio, W]: the bias on the score by the position in the window */
+    dsa_pages kv;            /* the first half of the state, W columns of state_type */
+    dsa_pages score;         /* the second half, with the same page and max_blocks */
+    const int32_t *kv_lens;  /* int32_t[batch]: the length of each request after the new tokens */
+    const int32_t *cu_new;   /* int32_t[batch + 1]: the first new token of each request, then the number of all */
+    const int32_t *cu_out;   /* int32_t[batch + 1]: the first output row of each, then the number of all. Of n new
+                              * tokens and a length len, len / ratio - (len - n) / ratio rows are written */
+    void *output;            /* [rows, head_dim] of output_type */
+    uint64_t output_pitch;   /* elements from one row to the next; 0 is head_dim */
+} dsa_compress_args;
+
+/* The arguments of what comes after a compression of the same requests: the rows that it wrote are
+ * normalised (RMS), their last 64 channels rotated, and stored in a paged cache, in which the row of window c
+ * of a request is entry c. Zero the whole struct, then set `size` and the rest. */
+typedef struct dsa_post_args {
+    uint32_t size;             /* sizeof(dsa_post_args) */
+    uint32_t batch;            /* requests, as for the compression */
+    uint32_t rows;             /* rows of compressed; with 0, nothing is launched, and addresses may be NULL */
+    uint32_t positions;        /* rows of rotations */
+    uint32_t store;            /* enum dsa_store */
+    uint32_t hadamard;         /* 1: a Walsh-Hadamard transform, times head_dim^-1/2, comes before the storing */
+    float epsilon;             /* what is added to the mean square of a row, at least 0 */
+    const void *compressed;    /* [rows, head_dim] of output_type: the output of the compression */
+    uint64_t compressed_pitch; /* elements from one row to the next; 0 is head_dim */
+    const float *weight;       /* float[head_dim]: what normalised channels are multiplied by */
+    const float *rotations;    /* float[positions, 64]: for each position, 32 cosines, then 32 sines */
+    dsa_pages cache;           /* head_dim columns of bf16 or FP8, as `store` says */
+    const float *scale;        /* float[1], aligned to 4 bytes, for DSA_STORE_FP8_PER_TENSOR; else NULL */
+    float *scales;             /* float[cache.pages, cache.page, head_dim / 128], aligned to 4 bytes, for
+                                * DSA_STORE_FP8_PER_GROUP; else NULL */
+    uint64_t scales_pitch;     /* elements from one page to the next; 0 is cache.page * (head_dim / 128) */
+    const int32_t *kv_lens;    /* these three as for the compression */
+    const int32_t *cu_new;
+    const int32_t *cu_out;
+} dsa_post_args;
+
+/* What launches left out. */
+typedef struct dsa_report {
+    uint32_t reasons;       /* bits of enum dsa_reason, of all requests that were left out; 0 if none was */
+    uint32_t first_request; /* the lowest of them; 0 if there is none */
+} dsa_report;
+
+/* A compressor. It owns the few bytes of device memory that launches report in: its launches may overlap in
+ * time if they write different memory otherwise. */
+typedef struct dsa_compressor dsa_compressor;
+
+/* Checks the limits, compiles the kernels (the first compressor of a device only) and allocates. Blocks; not
+ * while a stream is being captured. */
+dsa_status dsa_compressor_create(const dsa_device *device, const dsa_compressor_config *config,
+                                 dsa_compressor **compressor);
+
+/* Frees a compressor, after waiting for its launches. NULL does nothing. Graphs that captured its launches
+ * must not be replayed afterwards. */
+dsa_status dsa_compressor_destroy(dsa_compressor *compressor);
+
+/* Enqueues the compression of up to `next_n` new tokens of each request, 1..=8, on `stream` (as of
+ * dsa_topk_enqueue). How many a request has is what cu_new says. Neither allocates device memory nor waits; can
+ * be captured: the shape of the launch depends on `batch` alone. */
+dsa_status dsa_compressor_enqueue_decode(dsa_compressor *compressor, uint32_t next_n, const dsa_compress_args *args,
+                                         void *stream);
+
+/* The same for any number of new tokens of each request. The shape of the launch depends on `batch` and
+ * `tokens` alone. */
+dsa_status dsa_compressor_enqueue_prefill(dsa_compressor *compressor, const dsa_compress_args *args, void *stream);
+
+/* Enqueues what comes after a compression. Neither allocates device memory nor waits; can be captured: the
+ * shape of the launch depends on `rows` alone. */
+dsa_status dsa_compressor_enqueue_post(dsa_compressor *compressor, const dsa_post_args *args, void *stream);
+
+/* Reads what launches reported since the last call, and clears it. Waits for no stream: synchronise first. Not
+ * while a stream is being captured. */
+dsa_status dsa_compressor_take_report(dsa_compressor *compressor, dsa_report *report);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,5 @@
-//! Checks of what C passes. Everything that turns a pointer of the caller into a reference is here.
+//! Checks of what C passes. What turns a pointer of the caller into a reference is
+//! here, but for structs that may grow: [`versioned`](crate::versioned).
 
 use std::ffi::c_void;
 

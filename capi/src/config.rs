@@ -4,8 +4,8 @@ use std::mem::offset_of;
 
 use dsa_kernels::topk::{Limits, Order, Path, ScoreType, Ties};
 
-use crate::argument::check_pointer;
 use crate::status::Failure;
+use crate::versioned::Versioned;
 
 /// `dsa_topk_config`. Fields that a caller's version does not have yet are zero, which is their default.
 #[repr(C)]
@@ -39,13 +39,6 @@ pub struct CConfig {
     pub no_overlap: u32,
 }
 
-/// Bytes of this version's struct.
-const SIZE: usize = size_of::<CConfig>();
-/// Bytes of the first version's struct.
-const FIRST_SIZE: usize = offset_of!(CConfig, max_sms) + size_of::<u32>();
-/// More than any version's struct: a larger size is a mistake.
-const LARGEST_SIZE: usize = 4096;
-
 /// The numbers of `dsa_score_type`.
 const SCORE_TYPES: &[(u32, ScoreType)] = &[(0, ScoreType::F32), (1, ScoreType::F16), (2, ScoreType::Bf16)];
 /// The numbers of `dsa_ties`.
@@ -64,39 +57,14 @@ const PATHS: &[(u32, Path)] = &[
     (7, Path::Cluster),
 ];
 /// The numbers of a flag.
-const FLAGS: &[(u32, bool)] = &[(0, false), (1, true)];
+pub(crate) const FLAGS: &[(u32, bool)] = &[(0, false), (1, true)];
 
-/// Reads the caller's struct, of whatever version.
-///
-/// # Safety
-/// Unless it is null or misaligned, the pointer is to a `uint32_t`, and as many bytes as that says are
-/// readable.
-///
-/// # Errors
-/// [`Failure::Library`] for a pointer that is null or misaligned, a size that no version has, and bytes that
-/// only a later version knows and that are not zero.
-pub unsafe fn read(config: *const CConfig) -> Result<CConfig, Failure> {
-    check_pointer("config", config)?;
-    // SAFETY: checked; the caller vouches for the first field.
-    let size = unsafe { (&raw const (*config).size).read() } as usize;
-    if !(FIRST_SIZE..=LARGEST_SIZE).contains(&size) {
-        let limit = format!("{FIRST_SIZE}..={LARGEST_SIZE}");
-        return Err(Failure::argument("config->size", size, limit, "set it to sizeof(dsa_topk_config)"));
-    }
-    let mut known = CConfig::default();
-    // SAFETY: the caller vouches for `size` bytes; any bytes are a valid struct.
-    let unknown = unsafe {
-        let bytes = std::slice::from_raw_parts(config.cast::<u8>(), size);
-        let copied = size.min(SIZE);
-        std::ptr::from_mut(&mut known).cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), copied);
-        &bytes[copied..]
-    };
-    if let Some(at) = unknown.iter().position(|&byte| byte != 0) {
-        let value = format!("{:#x} at byte {}", unknown[at], SIZE + at);
-        let limit = format!("zero from byte {SIZE} on, where this version's fields end");
-        return Err(Failure::argument("config", value, limit, "use a later version of the library"));
-    }
-    Ok(known)
+// SAFETY: numbers only, the size first.
+unsafe impl Versioned for CConfig {
+    const ARGUMENT: &'static str = "config";
+    const SIZE_ARGUMENT: &'static str = "config->size";
+    const SIZE_HELP: &'static str = "set it to sizeof(dsa_topk_config)";
+    const FIRST_SIZE: usize = offset_of!(CConfig, max_sms) + size_of::<u32>();
 }
 
 impl CConfig {
@@ -123,7 +91,12 @@ impl CConfig {
     }
 }
 
-fn meaning<T: Copy>(argument: &'static str, number: u32, meanings: &[(u32, T)]) -> Result<T, Failure> {
+/// What a number means.
+pub(crate) fn meaning<T: Copy>(
+    argument: &'static str,
+    number: u32,
+    meanings: &[(u32, T)],
+) -> Result<T, Failure> {
     let found = meanings.iter().find(|&&(with, _)| with == number);
     found.map(|&(_, meaning)| meaning).ok_or_else(|| {
         let limit = format!("0..={}", meanings.len() - 1);
@@ -134,9 +107,10 @@ fn meaning<T: Copy>(argument: &'static str, number: u32, meanings: &[(u32, T)]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::versioned;
 
     const GOOD: CConfig = CConfig {
-        size: SIZE as u32,
+        size: size_of::<CConfig>() as u32,
         k: 2048,
         max_rows: 64,
         max_len: 1000,
@@ -153,7 +127,7 @@ mod tests {
 
     fn read_bytes(words: &[u32]) -> Result<CConfig, Failure> {
         // SAFETY: aligned, and the tests pass no size larger than the words unless it is refused.
-        unsafe { read(words.as_ptr().cast()) }
+        unsafe { versioned::read(words.as_ptr().cast()) }
     }
 
     #[test]
@@ -254,7 +228,7 @@ mod tests {
             assert!(error.contains(&words), "{error}");
         }
         // SAFETY: refused before it is read.
-        let error = unsafe { read(std::ptr::null()) }.unwrap_err().to_string();
+        let error = unsafe { versioned::read::<CConfig>(std::ptr::null()) }.unwrap_err().to_string();
         assert!(error.contains("config is NULL"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ const SOURCES: &[&str] = &[
     include_str!("version.rs"),
     include_str!("device.rs"),
     include_str!("topk.rs"),
+    include_str!("compress.rs"),
 ];
 
 /// The names before an opening bracket that begin with `prefix`.
@@ -46,7 +47,12 @@ fn every_exported_function_is_declared_and_every_declared_one_is_exported() {
     let exported: BTreeSet<_> =
         SOURCES.iter().flat_map(|source| functions(source, "extern \"C\" fn dsa_")).collect();
     assert_eq!(declared, exported);
-    assert!(declared.contains("topk_enqueue") && declared.contains("last_error"), "{declared:?}");
+    assert!(
+        declared.contains("topk_enqueue")
+            && declared.contains("compressor_create")
+            && declared.contains("last_error"),
+        "{declared:?}"
+    );
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! | [`device`] | devices and their memory: `dsa_device_*`, `dsa_buffer_*`, `dsa_stream_synchronize` |
 //! | [`config`] | `dsa_topk_config` |
 //! | [`topk`] | the operator: `dsa_topk_*` |
+//! | [`compress`] | the operator: `dsa_compressor_*`, with its structs |
+//! | [`versioned`] | structs that may grow |
 //! | [`version`] | `dsa_version*` |
 //!
 //! A crate of its own, because the type of a crate cannot depend on a feature: as a part of `dsa-kernels`,
@@ -18,11 +20,13 @@
 //! references in [`argument`] alone.
 
 pub mod argument;
+pub mod compress;
 pub mod config;
 pub mod device;
 pub mod status;
 pub mod topk;
 pub mod version;
+pub mod versioned;
 
 #[cfg(test)]
 mod header;

@@ -72,7 +72,9 @@ impl Failure {
             }
             Self::Panic(_) => Status::Internal,
             Self::Library(error) => match error {
-                Error::Argument { .. } | Error::WrongDevice { .. } => Status::InvalidArgument,
+                Error::Argument { .. } | Error::UnlistedConfiguration { .. } | Error::WrongDevice { .. } => {
+                    Status::InvalidArgument
+                }
                 Error::NoDriver | Error::NotBuilt | Error::NoDevice { .. } | Error::DeviceTooOld { .. } => {
                     Status::NoDevice
                 }

@@ -1,4 +1,4 @@
-//! The operator.
+//! The top-k operator.
 
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,9 +7,10 @@ use dsa_kernels::topk::{TopK, TopKArgs, TopKBuilder};
 use dsa_kernels::{Device, Error, Workspace};
 
 use crate::argument::{self, check_pointer};
-use crate::config::{self, CConfig};
+use crate::config::CConfig;
 use crate::device::{CDevice, address_of, borrow_stream};
 use crate::status::{Failure, Status, catch};
+use crate::versioned;
 
 /// `dsa_topk`.
 pub struct CTopK {
@@ -27,7 +28,7 @@ impl CTopK {
 /// Builds an operator.
 ///
 /// # Safety
-/// `device` is null or an open device, `config` null or as [`config::read`] says, `topk` null or writable.
+/// `device` is null or an open device, `config` null or as [`versioned::read`] says, `topk` null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dsa_topk_create(
     device: *const CDevice,
@@ -38,7 +39,7 @@ pub unsafe extern "C" fn dsa_topk_create(
         // SAFETY: the caller's promise.
         let device = unsafe { argument::reference("device", device) }?;
         // SAFETY: the caller's promise.
-        let limits = unsafe { config::read(config) }?.limits()?;
+        let limits = unsafe { versioned::read(config) }?.limits()?;
         check_pointer("topk", topk)?;
         let built = TopKBuilder::from(limits).build(device.device())?;
         let built = Box::new(CTopK { device: device.device().clone(), topk: Mutex::new(built) });

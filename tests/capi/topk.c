@@ -6,44 +6,10 @@
  *
  * Exit status: 0 when every check passed, 1 when one did not.
  */
-#include "dsa_kernels.h"
+#define PROGRAM "topk"
+#include "check.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-/* ---- Checks ------------------------------------------------------------------------------------------ */
-
-static int checks, failures;
-
-#define CHECK(condition) check((condition) != 0, #condition, __LINE__)
-#define OK(call) expect((call), DSA_OK, "", "", #call, __LINE__)
-#define REFUSED(call, status, word, other) expect((call), (status), (word), (other), #call, __LINE__)
-
-static int check(int passed, const char *text, int line) {
-    checks++;
-    if (!passed) {
-        failures++;
-        fprintf(stderr, "topk.c:%d: not so: %s\n", line, text);
-    }
-    return passed;
-}
-
-/* Requires a status, and of a failure that its message has both words. */
-static void expect(dsa_status got, dsa_status wanted, const char *word, const char *other, const char *text,
-                   int line) {
-    const char *message = dsa_last_error();
-    checks++;
-    if (got != wanted) {
-        failures++;
-        fprintf(stderr, "topk.c:%d: %s: status %d instead of %d (%s)\n", line, text, (int)got, (int)wanted,
-                got == DSA_OK ? "" : message);
-    } else if (got != DSA_OK && (!strstr(message, word) || !strstr(message, other))) {
-        failures++;
-        fprintf(stderr, "topk.c:%d: %s: \"%s\" lacks \"%s\" or \"%s\"\n", line, text, message, word, other);
-    }
-}
 
 /* ---- The right answer -------------------------------------------------------------------------------- */
 
@@ -111,9 +77,6 @@ static int row_is_right(const float *scores, int32_t length, uint32_t k, const i
 
 /* ---- Batches ----------------------------------------------------------------------------------------- */
 
-static dsa_device *device;
-static int on_gpu;
-
 static uint32_t random_bits(void) {
     static uint32_t state = 0x9e3779b9u;
     state ^= state << 13;
@@ -146,21 +109,6 @@ static float from_half(uint16_t half, uint32_t type) {
     }
     memcpy(&number, &bits, 4);
     return number;
-}
-
-static void *upload(const void *source, size_t bytes) {
-    void *address = NULL;
-    OK(dsa_buffer_alloc(device, bytes, &address));
-    OK(dsa_buffer_upload(device, address, source, bytes));
-    return address;
-}
-
-static void *poisoned(size_t bytes) {
-    void *host = malloc(bytes), *address;
-    memset(host, 0x5a, bytes);
-    address = upload(host, bytes);
-    free(host);
-    return address;
 }
 
 static dsa_topk_config config_of(uint32_t k, uint32_t max_rows, uint32_t max_len) {
@@ -475,26 +423,17 @@ static void refuses_bad_launches(void) {
 
 int main(int argc, char **argv) {
     char version[32];
-    dsa_status opened;
-    on_gpu = argc > 1 && strcmp(argv[1], "gpu") == 0;
-    if (argc > 2 || (argc > 1 && !on_gpu && strcmp(argv[1], "emulator") != 0)) {
-        fprintf(stderr, "usage: %s [emulator|gpu]\n", argv[0]);
-        return 1;
-    }
+    choose_backend(argc, argv);
     CHECK(strcmp(dsa_last_error(), "") == 0);
     sprintf(version, "%d.%d.%d", DSA_VERSION_MAJOR, DSA_VERSION_MINOR, DSA_VERSION_PATCH);
     CHECK(strcmp(version, dsa_version_string()) == 0);
     CHECK(dsa_version() == 10000 * DSA_VERSION_MAJOR + 100 * DSA_VERSION_MINOR + DSA_VERSION_PATCH);
 
-    opened = on_gpu ? dsa_device_open_cuda(0, &device) : dsa_device_open_emulator(&device);
-    if (!check(opened == DSA_OK, dsa_last_error(), __LINE__))
-        return 1;
+    open_device();
     refuses_bad_devices();
     refuses_bad_buffers();
     refuses_bad_configs();
     refuses_bad_launches();
     selects_exactly();
-    OK(dsa_device_close(device));
-    printf("%d of %d checks passed on the %s\n", checks - failures, checks, on_gpu ? "GPU" : "emulator");
-    return failures > 0;
+    return finish();
 }

@@ -1,6 +1,7 @@
-//! The C ABI, used by a C program: `tests/capi/topk.c`, linked with the shared and the static library.
+//! The C ABI, used by C programs: `tests/capi/topk.c` and `tests/capi/compress.c`, linked with the shared and the
+//! static library.
 //!
-//! Where programs are staged, the C program `topk_c` lies beside this test and is run as it is.
+//! Where programs are staged, the C programs `topk_c` and `compress_c` lie beside this test and are run as they are.
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};
@@ -12,17 +13,25 @@ use tempfile::TempDir;
 /// What every C file must compile with.
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
+/// The C programs: `NAME.c` is compiled to `NAME_c`.
+const PROGRAMS: [&str; 2] = ["topk", "compress"];
+
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
 /// The C program beside this test, in a staged directory.
-fn staged_program() -> Option<PathBuf> {
-    let program = std::env::current_exe().unwrap().with_file_name("topk_c");
+fn staged_program(name: &str) -> Option<PathBuf> {
+    let program = std::env::current_exe().unwrap().with_file_name(format!("{name}_c"));
     program.is_file().then_some(program)
 }
 
-/// Runs the C program on the backend of the suite.
+/// Whether this test runs in a staged directory, without sources.
+fn is_staged() -> bool {
+    PROGRAMS.iter().any(|name| staged_program(name).is_some())
+}
+
+/// Runs a C program on the backend of the suite.
 fn run(program: &Path) {
     let backend = match backend::chosen().unwrap() {
         backend::Choice::Emulator => "emulator",
@@ -69,42 +78,59 @@ fn library(extension: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("cargo built no .{extension}:\n{messages}"))
 }
 
-/// Compiles the C program and links it with `libraries`.
-fn compile(compiler: &Path, folder: &TempDir, libraries: &[&str]) -> PathBuf {
-    let program = folder.path().join("topk_c");
+/// Compiles a C program and links it with `libraries`.
+fn compile(name: &str, compiler: &Path, folder: &TempDir, libraries: &[&str]) -> PathBuf {
+    let program = folder.path().join(format!("{name}_c"));
     let mut command = Command::new(compiler);
     command.arg("-std=c99").args(STRICT).arg("-O1").arg("-I").arg(repository().join("capi/include"));
-    command.arg(repository().join("tests/capi/topk.c")).arg("-o").arg(&program).args(libraries).arg("-lm");
+    command
+        .arg(repository().join(format!("tests/capi/{name}.c")))
+        .arg("-o")
+        .arg(&program)
+        .args(libraries)
+        .arg("-lm");
     c_compiler::run(&mut command).unwrap_or_else(|error| panic!("{error}"));
     program
 }
 
-#[test]
-fn a_c_program_with_the_shared_library_gets_exact_results_and_typed_errors() {
-    if let Some(program) = staged_program() {
+/// Runs a C program with the shared library.
+fn run_with_shared(name: &str) {
+    if let Some(program) = staged_program(name) {
         return run(&program);
     }
-    let Some(compiler) = c_compiler::find_or_say("the C program with the shared library") else { return };
+    let Some(compiler) = c_compiler::find_or_say("a C program with the shared library") else { return };
     let folder = tempfile::tempdir().unwrap();
     let library = library("so");
     // The library has a soname: the program asks for that, and the loader needs to be told where it is.
     let path = format!("-Wl,-rpath,{}", library.parent().unwrap().display());
-    run(&compile(&compiler, &folder, &[library.to_str().unwrap(), &path]));
+    run(&compile(name, &compiler, &folder, &[library.to_str().unwrap(), &path]));
+}
+
+#[test]
+fn a_c_program_with_the_shared_library_gets_exact_results_and_typed_errors() {
+    run_with_shared("topk");
+}
+
+#[test]
+fn a_c_program_compresses_and_gets_typed_errors() {
+    run_with_shared("compress");
 }
 
 /// With GPUs the driver's library would have to be linked, too, which is not on every machine.
 #[cfg(not(feature = "cust"))]
 #[test]
-fn a_c_program_with_the_static_library_does_the_same() {
-    let Some(compiler) = c_compiler::find_or_say("the C program with the static library") else { return };
+fn c_programs_with_the_static_library_do_the_same() {
+    let Some(compiler) = c_compiler::find_or_say("the C programs with the static library") else { return };
     let folder = tempfile::tempdir().unwrap();
     let library = library("a");
-    run(&compile(&compiler, &folder, &[library.to_str().unwrap(), "-lpthread", "-ldl"]));
+    for name in PROGRAMS {
+        run(&compile(name, &compiler, &folder, &[library.to_str().unwrap(), "-lpthread", "-ldl"]));
+    }
 }
 
 #[test]
 fn the_headers_are_c99_and_cpp() {
-    if staged_program().is_some() {
+    if is_staged() {
         return; // no sources there
     }
     let Some(compiler) = c_compiler::find_or_say("the headers in C and C++") else { return };
