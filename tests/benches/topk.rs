@@ -1,4 +1,4 @@
-//! The benchmark of top-k: `cargo xtask bench`, or this binary alone on a machine with a GPU.
+//! The benchmark of top-k and of the compressor: `cargo xtask bench`, or this binary alone on a machine with a GPU.
 //!
 //! Its first job is the top 2048 of the real score rows in `tests/data`, in one launch, proven exact.
 //! On a GPU every cell is proven, then timed; without one, small cells are proven on the emulator and
@@ -15,14 +15,19 @@ use clap::{Parser, ValueEnum};
 use dsa_kernels::topk::Path as SelectionPath;
 use dsa_kernels::{Backend, Device, Error};
 use dsa_kernels_tests::bench::chain::CHAIN;
+use dsa_kernels_tests::bench::compress::cells::{self, Cell};
+use dsa_kernels_tests::bench::compress::run as compress;
+use dsa_kernels_tests::bench::compress::sets::Pattern;
 use dsa_kernels_tests::bench::operator::{CaseError, Variation};
-use dsa_kernels_tests::bench::report::{CaseRecord, DeviceRecord, Report, RivalLibrary, SCHEMA};
+use dsa_kernels_tests::bench::report::{
+    CaseRecord, CompressRecord, DeviceRecord, Report, RivalLibrary, SCHEMA,
+};
 use dsa_kernels_tests::bench::rival::{self, Rival, RivalError, RivalSpec};
 use dsa_kernels_tests::bench::shapes::{self, Case};
 use dsa_kernels_tests::bench::timed::Timed;
 use dsa_kernels_tests::bench::{emulated, inputs, plot};
 
-/// Selects the top k of real and generated score rows, proves every answer exact and measures it.
+/// Selects the top k of real and generated score rows, and compresses KV rows, proves every answer and measures it.
 #[derive(Parser)]
 #[command(name = "topk")]
 struct Arguments {
@@ -35,7 +40,8 @@ struct Arguments {
     /// Launches wait until the one before them has ended, where they would otherwise start a little earlier.
     #[arg(long)]
     no_overlap: bool,
-    /// How rows are selected (dsa_kernels::topk::Path); cells that the path cannot take are left out.
+    /// How rows are selected (dsa_kernels::topk::Path); cells that the path cannot take are left out, and, with any
+    /// other than auto, those of the compressor.
     #[arg(long, value_name = "PATH", default_value_t = SelectionPath::Auto)]
     path: SelectionPath,
     /// Only the cells whose name contains this text (see --list).
@@ -59,7 +65,7 @@ struct Arguments {
     /// int[rows], int[rows, k] (indices, then -1), and 64 MiB that are zeroed before each cell.
     /// tests/capi/bench_topk.h says it in full. Its answers are checked as this library's are; wrong ones are
     /// reported and do not change the exit status. It is not called for cells with options (lists types and
-    /// ordered). Needs a GPU.
+    /// ordered), nor for those of the compressor. Needs a GPU.
     #[arg(long, value_name = "[NAME=]LIB.so", verbatim_doc_comment)]
     compare: Vec<RivalSpec>,
     /// Print the names of the cells and do nothing.
@@ -117,10 +123,11 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let (device, reason) = choose(arguments.backend)?;
     let on_gpu = device.properties().backend == Backend::Cuda;
     let variation = Variation { path: arguments.path, overlap: !arguments.no_overlap };
-    let mut cases = cases(on_gpu, arguments)?;
+    let Chosen { mut cases, cells } = choose_cells(on_gpu, arguments)?;
     cases.retain(|case| variation.is_possible(&device, case));
     if arguments.list {
         cases.iter().for_each(|case| println!("{case}"));
+        cells.iter().for_each(|cell| println!("{cell}"));
         return Ok(true);
     }
     let rivals = rival::load_all(&arguments.compare, &device)?;
@@ -137,15 +144,22 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         null_us: None,
         rivals: rivals.iter().map(rival_library).collect(),
         cases: Vec::new(),
+        copy_bytes_per_us: None,
+        compress: Vec::new(),
     };
     eprintln!("{} ({}): {}", report.backend, report.backend_reason, report.device.name);
     if on_gpu {
         run_timed(&device, &cases, arguments, variation, rivals, &mut report)?;
+        if !cells.is_empty() {
+            compress_timed(&device, &cells, arguments, &mut report)?;
+        }
     } else {
         run_emulated(&device, &cases, variation, &mut report);
+        compress_emulated(&device, &cells, variation, &mut report);
     }
     report.relate();
-    eprintln!("{} cases in {:.0} s\n", report.cases.len(), start.elapsed().as_secs_f64());
+    let count = report.cases.len() + report.compress.len();
+    eprintln!("{count} cases in {:.0} s\n", start.elapsed().as_secs_f64());
     print!("{}", report.to_terminal());
     write_all(&arguments.out, &report)?;
     Ok(report.all_exact())
@@ -166,16 +180,40 @@ fn choose(choice: Choice) -> Result<(Device, String), Failure> {
     }
 }
 
-/// The cells to run, the real rows first.
-fn cases(on_gpu: bool, arguments: &Arguments) -> Result<Vec<Case>, Failure> {
+/// The cells to run.
+struct Chosen {
+    /// Those of top-k, the real rows first.
+    cases: Vec<Case>,
+    /// Those of the compressor.
+    cells: Vec<Cell>,
+}
+
+/// The cells to run: an error if the filter leaves none.
+fn choose_cells(on_gpu: bool, arguments: &Arguments) -> Result<Chosen, Failure> {
     let mut cases = vec![inputs::real_case().map_err(CaseError::from)?];
-    cases.extend(match (on_gpu, arguments.quick) {
-        (true, false) => shapes::full(),
-        (true, true) => shapes::quick(),
-        (false, false) => shapes::emulated(),
-        (false, true) => shapes::emulated_quick(),
-    });
-    Ok(shapes::select(cases, arguments.filter.as_deref())?)
+    let (others, mut cells) = match (on_gpu, arguments.quick) {
+        (true, false) => (shapes::full(), cells::full()),
+        (true, true) => (shapes::quick(), cells::quick()),
+        (false, false) => (shapes::emulated(), cells::emulated()),
+        (false, true) => (shapes::emulated_quick(), cells::emulated_quick()),
+    };
+    cases.extend(others);
+    if arguments.path != SelectionPath::Auto {
+        cells.clear();
+    }
+    let names: Vec<_> = cells.iter().map(Cell::name).collect();
+    if let Some(filter) = &arguments.filter {
+        cells.retain(|cell| cell.name().contains(filter));
+    }
+    let cases = match shapes::select(cases, arguments.filter.as_deref()) {
+        Ok(cases) => cases,
+        Err(_) if !cells.is_empty() => Vec::new(),
+        Err(mut error) => {
+            error.names.extend(names);
+            return Err(error.into());
+        }
+    };
+    Ok(Chosen { cases, cells })
 }
 
 fn run_timed(
@@ -186,9 +224,7 @@ fn run_timed(
     rivals: Vec<Rival>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let folder = &arguments.out;
-    let log = fs::File::create(folder.join("criterion.log"));
-    let log = log.map_err(|source| Failure::Out { folder: folder.clone(), source })?;
+    let log = log(arguments, false)?;
     let is_cold = !arguments.quick && !arguments.hot;
     let mut timed = Timed::new(device, cases, is_cold, variation, log, rivals)?;
     report.null_us = Some(timed.null_us()?);
@@ -212,6 +248,60 @@ fn run_timed(
         report.cases.push(record);
     }
     Ok(())
+}
+
+fn compress_timed(
+    device: &Device,
+    cells: &[Cell],
+    arguments: &Arguments,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let is_cold = !arguments.quick && !arguments.hot;
+    let timed = compress::Timed::new(device, is_cold, !arguments.no_overlap, log(arguments, true)?)?;
+    report.copy_bytes_per_us = Some(timed.copy());
+    for (number, cell) in cells.iter().enumerate() {
+        let record = timed.run(cell);
+        let verdict = if record.exact { "exact" } else { "NOT EXACT" };
+        eprint!("[{}/{}] {cell}: {verdict}", number + 1, cells.len());
+        let times = [("hot", record.us_hot, record.copy_hot), ("cold", record.us_cold, record.copy_cold)];
+        for (name, us, copy) in times {
+            if let (Some(us), Some(copy)) = (us, copy) {
+                eprint!(", {name} {us:.2} us ({:.0} % of the copy)", 100.0 * copy);
+            }
+        }
+        eprintln!();
+        say_why(&record);
+        report.compress.push(record);
+    }
+    Ok(())
+}
+
+fn compress_emulated(device: &Device, cells: &[Cell], variation: Variation, report: &mut Report) {
+    let pattern = Pattern::new();
+    for (number, cell) in cells.iter().enumerate() {
+        let start = Instant::now();
+        let record = compress::emulate(device, cell, &pattern, variation.overlap);
+        let verdict = if record.exact { "exact" } else { "NOT EXACT" };
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("[{}/{}] {cell}: {verdict}, {seconds:.1} s", number + 1, cells.len());
+        say_why(&record);
+        report.compress.push(record);
+    }
+}
+
+fn say_why(record: &CompressRecord) {
+    if let Some(error) = &record.error {
+        eprintln!("{}: {error}", record.name);
+    }
+}
+
+/// The file that criterion's own output goes to: a new one, or the same behind what is in it.
+fn log(arguments: &Arguments, append: bool) -> Result<fs::File, Failure> {
+    let folder = &arguments.out;
+    let mut options = fs::OpenOptions::new();
+    options.create(true).write(true).append(append).truncate(!append);
+    let log = options.open(folder.join("criterion.log"));
+    log.map_err(|source| Failure::Out { folder: folder.clone(), source })
 }
 
 fn run_emulated(device: &Device, cases: &[Case], variation: Variation, report: &mut Report) {

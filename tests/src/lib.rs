@@ -13,14 +13,17 @@
 //! | [`backend`] | the device the suite runs on, chosen by `DSA_BACKEND` |
 //! | [`batch`] | a batch of rows with pitch, offset, lengths and garbage |
 //! | [`harness`] | runs a batch on a device with poisoned outputs and dirty scratch, and checks it |
+//! | [`compress`] | the same for the compressor: reference, batches, harness |
 //! | [`mod@bench`] | the parts of the benchmark: cells, timing, report, plot |
 //! | [`c_compiler`] | the C compiler of this machine |
+//! | [`compress`] | references and raw launches for the compressor |
 //! | [`random`] | the generator of pseudo-random numbers behind the distributions |
 
 pub mod backend;
 pub mod batch;
 pub mod bench;
 pub mod c_compiler;
+pub mod compress;
 pub mod data;
 pub mod distribution;
 pub mod harness;

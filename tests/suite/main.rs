@@ -24,8 +24,29 @@
 //! | state that a launch leaves for the next one | `state::every_launch_leaves_the_state_zero` |
 //!
 //! Every test runs on a workspace full of garbage.
+//!
+//! What the tests of the compressor's origin left out, and the test that has it here:
+//!
+//! | case | test |
+//! |---|---|
+//! | every entry of the table of configurations | `compress_decode::every_configuration_is_right` |
+//! | three new tokens with windows of 128; a window that closes at any of the new tokens | `compress_decode::a_window_may_close_at_any_of_the_new_tokens` |
+//! | pages smaller than, equal to and larger than a window | `compress_decode::pages_of_any_size_are_found` |
+//! | requests that emit beside others that do not, ragged counts | `compress_decode::ragged_counts_and_requests_that_emit_nothing` |
+//! | rejected draft tokens | `compress_decode::rejected_tokens_are_undone_by_running_again` |
+//! | state of bf16 | every test takes all pairs of types in turn |
+//! | exact bytes of the pools, untouched output rows, poison in unused memory | every test: `harness::Harness::verify` |
+//! | a graph whose lengths, tables and contents change | `compress_graphs::a_graph_follows_lengths_tables_and_contents_changed_after_capture` |
+//! | a bad request beside good ones | `compress_errors::a_bad_request_is_reported_and_changes_nothing` |
 
 mod clusters;
+mod compress_decode;
+mod compress_errors;
+mod compress_graphs;
+mod compress_post;
+mod compress_prefill;
+mod compress_running;
+mod compress_support;
 mod errors;
 mod exactness;
 mod graphs;

@@ -448,3 +448,17 @@ fn the_floor_kernels_read_every_element_and_nothing_at_all() {
         assert_eq!(sum(&sums.download().unwrap()), sum(&values), "{len} words, {grid} blocks");
     }
 }
+
+#[test]
+fn the_copy_of_the_benchmark_copies_every_vector_and_nothing_else() {
+    let probe = Probe::new(24);
+    for (len, grid) in [(0, 1), (4, 1), (4096, 1), (20_004, 2), (scaled(70_000, 10_000_000), 3)] {
+        let values = random_words(len as u64, len);
+        let (from, to) = (probe.upload(&values), probe.poisoned(len + 4));
+        let before = to.download().unwrap();
+        let slots = [from.address(), len as u64, to.address()];
+        probe.launch("copy_all", LaunchConfig::new(grid, FLOOR_THREADS), &slots);
+        let after = to.download().unwrap();
+        assert!(after[..len] == values && after[len..] == before[len..], "{len} words, {grid} blocks");
+    }
+}

@@ -1,4 +1,4 @@
-//! The floor of the benchmark: reads everything, computes next to nothing.
+//! The floors of the benchmark: reading everything, and copying everything, with next to no computation.
 
 use dsa_simt::{Global, block, thread, warp};
 
@@ -40,4 +40,31 @@ pub(crate) fn read_all(data: Global<u32>, sums: Global<u32>) {
 #[inline(always)]
 fn fold(words: [u32; 4]) -> u32 {
     words[0].wrapping_add(words[1]).wrapping_add(words[2]).wrapping_add(words[3])
+}
+
+/// Copies `from` to `to`, whole vectors of 16 bytes.
+#[inline(always)]
+pub(crate) fn copy_all(from: Global<u32>, to: Global<u32>) {
+    let vectors = from.len() / 4;
+    let stride = (block::count() * block::threads()) as usize;
+    let mut next = (block::index() * block::threads() + thread::index()) as usize;
+    while next + (IN_FLIGHT - 1) * stride < vectors {
+        let at = |i: usize| 4 * (next + i * stride);
+        // All are requested before the first is stored.
+        let (a, b, c, d) = (
+            from.get4_readonly(at(0)),
+            from.get4_readonly(at(1)),
+            from.get4_readonly(at(2)),
+            from.get4_readonly(at(3)),
+        );
+        to.set4(at(0), a);
+        to.set4(at(1), b);
+        to.set4(at(2), c);
+        to.set4(at(3), d);
+        next += IN_FLIGHT * stride;
+    }
+    while next < vectors {
+        to.set4(4 * next, from.get4_readonly(4 * next));
+        next += stride;
+    }
 }

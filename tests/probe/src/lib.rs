@@ -2,7 +2,7 @@
 //!
 //! One kernel per group of primitives of the SIMT machine: the tests launch the same kernel on the emulator
 //! and on the GPU and compare both with what the documentation of the primitive promises. Each thread
-//! writes what it saw to its own words of `out`. `null` and `read_all` are the floors of the benchmark.
+//! writes what it saw to its own words of `out`. `null`, `read_all` and `copy_all` are the floors of the benchmark.
 //!
 //! Operations travel as numbers: see [`op`].
 #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx))]
@@ -22,7 +22,7 @@ mod messages;
 pub const WARP_THREADS: u32 = 64;
 /// Threads of a block in the kernels of block primitives: three warps, not a power of two.
 pub const BLOCK_THREADS: u32 = 96;
-/// Threads of a block of `read_all`.
+/// Threads of a block of `read_all` and of `copy_all`.
 pub const FLOOR_THREADS: u32 = 1024;
 /// Read-modify-write operations that a kernel parameter `op` selects, see [`op`].
 pub const OPS: u32 = 5;
@@ -56,6 +56,17 @@ simt::kernels! {
         // SAFETY: the launcher promises one word per warp at `sums`; each warp writes its own.
         let sums = unsafe { Global::from_raw(sums, warps as usize) };
         floor::read_all(data, sums);
+    }
+
+    /// Copies `len` words, a multiple of 4, with 16-byte loads and stores; both arrays are aligned to 16 bytes. Blocks of
+    /// 1024 threads.
+    #[launch(max_threads = 1024, min_blocks = 2, cluster = 1, arch = 80)]
+    kernel copy_all(from: *const u32, len: u64, to: *mut u32) {
+        // SAFETY: the launcher promises `len` words at `from`, aligned to 16 bytes, that nothing writes.
+        let from = unsafe { Global::from_raw(from, len as usize) };
+        // SAFETY: the launcher promises `len` words at `to`, aligned to 16 bytes; each is written by one thread.
+        let to = unsafe { Global::from_raw(to, len as usize) };
+        floor::copy_all(from, to);
     }
 
     /// Who each thread is: 6 words per thread of the grid: thread, lane, warp, block, grid blocks, block threads.

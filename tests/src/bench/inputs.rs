@@ -47,7 +47,8 @@ pub fn real_case() -> Result<Case, DataError> {
 
 /// Fills `out`, cut into rows of `pitch`, on all cores.
 fn fill(distribution: Distribution, pitch: usize, out: &mut [f32]) -> Result<(), DataError> {
-    let rows = out.len().div_ceil(pitch);
+    // No rows make no shares.
+    let rows = out.len().div_ceil(pitch).max(1);
     let share = rows.div_ceil(workers());
     thread::scope(|scope| {
         let workers: Vec<_> = out
@@ -96,6 +97,11 @@ mod tests {
         assert!(pool.iter().all(|score| score.is_finite()));
         assert!(pool[POOL_CHUNK..].iter().any(|&score| score != 0.0));
         assert_ne!(pool[..5], pool[POOL_CHUNK..]);
+    }
+
+    #[test]
+    fn a_pool_of_nothing_is_no_error() {
+        assert!(normal_pool(0).unwrap().is_empty());
     }
 
     #[test]

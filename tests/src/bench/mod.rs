@@ -11,9 +11,11 @@
 //! | [`measure`], [`diversion`] | criterion over GPU events, without its chatter |
 //! | [`timed`], [`emulated`] | the two ways to run the cells: times on a GPU, counted work on the emulator |
 //! | [`rival`], [`rivalry`] | other implementations: loading them, and timing them on the same inputs |
+//! | [`compress`] | the cells of the compressor |
 //! | [`report`], [`plot`] | `report.json`, `report.md`, the table, the SVG |
 
 pub mod chain;
+pub mod compress;
 pub mod diversion;
 pub mod emulated;
 pub mod inputs;

@@ -36,6 +36,9 @@ pub enum CaseError {
         /// What is wrong.
         reason: String,
     },
+    /// Something else that was written is wrong.
+    #[error("{0}")]
+    Output(String),
 }
 
 /// What of an operator is not said by the cell.

@@ -216,6 +216,8 @@ mod tests {
             null_us: None,
             rivals: Vec::new(),
             cases,
+            copy_bytes_per_us: None,
+            compress: Vec::new(),
         }
     }
 

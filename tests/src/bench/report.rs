@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::compress::cells::Cell;
 use super::shapes::Case;
 
 /// Version of the layout of `report.json`; counts up when a field changes its meaning or goes.
@@ -33,8 +34,68 @@ pub struct Report {
     /// The libraries that were compared with, in the order of the command line.
     #[serde(default)]
     pub rivals: Vec<RivalLibrary>,
-    /// One record per cell, in the order of the run.
+    /// One record per cell of top-k, in the order of the run.
     pub cases: Vec<CaseRecord>,
+    /// Bytes per microsecond that a kernel reads and writes that copies more than fits the caches, if cells of the
+    /// compressor were timed.
+    #[serde(default)]
+    pub copy_bytes_per_us: Option<f64>,
+    /// One record per cell of the compressor, in the order of the run.
+    #[serde(default)]
+    pub compress: Vec<CompressRecord>,
+}
+
+/// The result of one cell of the compressor. Times are as those of [`CaseRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CompressRecord {
+    /// Unique name.
+    pub name: String,
+    /// Kernels that are launched, joined by `+`.
+    pub entry: String,
+    /// Tokens of a window.
+    pub ratio: u32,
+    /// Channels of a row.
+    pub head_dim: u32,
+    /// Requests.
+    pub batch: u32,
+    /// New tokens of each.
+    pub tokens: u32,
+    /// Rows that are written.
+    pub rows: u32,
+    /// Bytes that have to be read and written, each once.
+    pub bytes: u64,
+    /// Whether the answer was right, by samples.
+    pub exact: bool,
+    /// What was wrong, or why the cell could not run.
+    pub error: Option<String>,
+    /// Time with memory that stays in the cache, if it fits.
+    pub us_hot: Option<f64>,
+    /// Lower and upper bound of the 95 % confidence interval of `us_hot`.
+    pub us_hot_range: Option<[f64; 2]>,
+    /// Time with memory rotated through more than twice the second-level cache.
+    pub us_cold: Option<f64>,
+    /// Lower and upper bound of the 95 % confidence interval of `us_cold`.
+    pub us_cold_range: Option<[f64; 2]>,
+    /// `bytes / us_hot` over the bandwidth of the copy.
+    pub copy_hot: Option<f64>,
+    /// `bytes / us_cold` over the bandwidth of the copy.
+    pub copy_cold: Option<f64>,
+}
+
+impl CompressRecord {
+    /// The record of a cell that has not run.
+    pub fn of(cell: &Cell) -> Self {
+        Self {
+            name: cell.name(),
+            ratio: cell.ratio,
+            head_dim: cell.head_dim,
+            batch: cell.batch,
+            tokens: cell.tokens,
+            rows: cell.rows(),
+            bytes: cell.bytes(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A library of `--compare`.
@@ -224,7 +285,7 @@ pub struct WorkRecord {
 impl Report {
     /// Whether every cell was exact.
     pub fn all_exact(&self) -> bool {
-        self.cases.iter().all(|case| case.exact)
+        self.cases.iter().all(|case| case.exact) && self.compress.iter().all(|cell| cell.exact)
     }
 
     /// Fills the ratios that compare one cell with another.
@@ -257,52 +318,40 @@ impl Report {
 
     /// `report.md`: where it ran, one table per list, and what is wrong or slower than the origin.
     pub fn to_markdown(&self) -> String {
-        let mut text = format!("# Top-k benchmark\n\n{}\n", self.header("- "));
+        let mut text = format!("# Benchmark\n\n{}\n", self.header("- "));
         let mut lists: Vec<&str> = Vec::new();
         for case in &self.cases {
             if !lists.contains(&case.list.as_str()) {
                 lists.push(&case.list);
             }
         }
+        let columns = self.columns();
         for list in lists {
             let cases: Vec<_> = self.cases.iter().filter(|case| case.list == list).collect();
-            let columns = self.columns();
-            let names: Vec<_> = columns.iter().map(|column| column.title.as_str()).collect();
-            let _ = write!(text, "\n## {list}\n\n| {} |\n|", names.join(" | "));
-            for column in &columns {
-                text += if column.left { "---|" } else { "--:|" };
-            }
-            text += "\n";
-            for case in cases {
-                let cells: Vec<_> = columns.iter().map(|column| (column.cell)(case)).collect();
-                let _ = writeln!(text, "| {} |", cells.join(" | "));
-            }
+            let _ = write!(text, "\n## {list}\n\n{}", markdown(&columns, &cases));
+        }
+        if !self.compress.is_empty() {
+            let cells: Vec<_> = self.compress.iter().collect();
+            let _ = write!(text, "\n## compress\n\n{}", markdown(&self.compress_columns(), &cells));
         }
         let _ = write!(text, "\n{}", self.verdict());
         text
     }
 
-    /// The table for the terminal, with the header above and the verdict below.
+    /// The tables for the terminal, with the header above and the verdict below.
     pub fn to_terminal(&self) -> String {
-        let columns = self.columns();
-        let mut lines = vec![columns.iter().map(|c| c.title.clone()).collect::<Vec<_>>()];
-        lines.extend(self.cases.iter().map(|case| columns.iter().map(|c| (c.cell)(case)).collect()));
-        let widths: Vec<_> = (0..columns.len())
-            .map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0))
-            .collect();
         let mut text = self.header("") + "\n";
-        for line in lines {
-            let mut row = String::new();
-            for ((cell, &width), column) in line.iter().zip(&widths).zip(&columns) {
-                let _ = match column.left {
-                    true => write!(row, "{cell:<width$}  "),
-                    false => write!(row, "{cell:>width$}  "),
-                };
-            }
-            text += row.trim_end();
+        if !self.cases.is_empty() {
+            let cases: Vec<_> = self.cases.iter().collect();
+            text += &terminal(&self.columns(), &cases);
             text += "\n";
         }
-        text + "\n" + &self.verdict()
+        if !self.compress.is_empty() {
+            let cells: Vec<_> = self.compress.iter().collect();
+            text += &terminal(&self.compress_columns(), &cells);
+            text += "\n";
+        }
+        text + &self.verdict()
     }
 
     /// Where and how it ran, one fact per line.
@@ -334,6 +383,14 @@ impl Report {
                  a kernel that does nothing takes {null:.2}; floor: a kernel that only reads the same bytes",
                 self.chain,
             );
+            if let Some(copy) = self.copy_bytes_per_us {
+                let _ = writeln!(
+                    text,
+                    "{bullet}copy: a kernel that copies more than fits the caches reads and writes {:.0} GB/s; \
+                     of copy: the bandwidth of a cell's bytes over that",
+                    copy / 1e3,
+                );
+            }
         } else if self.backend == "emulator" {
             let _ = writeln!(
                 text,
@@ -345,8 +402,13 @@ impl Report {
 
     /// How many cells are exact, which are not, which are slower than the origin; then the rivals.
     fn verdict(&self) -> String {
-        let exact = self.cases.iter().filter(|case| case.exact).count();
-        let mut text = format!("{exact} of {} cases exact\n", self.cases.len());
+        let exact = self.cases.iter().filter(|case| case.exact).count()
+            + self.compress.iter().filter(|cell| cell.exact).count();
+        let mut text = format!("{exact} of {} cases exact\n", self.cases.len() + self.compress.len());
+        for cell in self.compress.iter().filter(|cell| !cell.exact) {
+            let why = cell.error.as_deref().unwrap_or("no reason given");
+            let _ = writeln!(text, "NOT EXACT {}: {why}", cell.name);
+        }
         for case in self.cases.iter().filter(|case| !case.exact) {
             let why = case.error.as_deref().unwrap_or("no reason given");
             let _ = writeln!(text, "NOT EXACT {}: {why}", case.name);
@@ -384,36 +446,53 @@ impl Report {
         text
     }
 
-    /// The columns that this run has something to say in.
-    fn columns(&self) -> Vec<Column<'_>> {
+    /// The columns of the compressor.
+    fn compress_columns(&self) -> Vec<Column<'_, CompressRecord>> {
+        type Of<'a> = Column<'a, CompressRecord>;
         let mut columns = vec![
-            Column::left("case", |case| case.name.clone()),
-            Column::left("path", |case| case.path.clone()),
-            Column::left("exact", |case| if case.exact { "yes" } else { "NO" }.to_owned()),
+            Of::left("case", |cell| cell.name.clone()),
+            Of::left("kernels", |cell| cell.entry.clone()),
+            Of::left("exact", |cell| if cell.exact { "yes" } else { "NO" }.to_owned()),
+            Of::right("KiB", |cell| (cell.bytes >> 10).to_string()),
+        ];
+        if self.backend != "emulator" {
+            columns.extend([
+                Of::right("hot us", |cell| number(cell.us_hot)),
+                Of::right("of copy", |cell| number(cell.copy_hot)),
+                Of::right("cold us", |cell| number(cell.us_cold)),
+                Of::right("of copy", |cell| number(cell.copy_cold)),
+            ]);
+        }
+        columns
+    }
+
+    /// The columns that this run has something to say in.
+    fn columns(&self) -> Vec<Column<'_, CaseRecord>> {
+        type Of<'a> = Column<'a, CaseRecord>;
+        let mut columns = vec![
+            Of::left("case", |case| case.name.clone()),
+            Of::left("path", |case| case.path.clone()),
+            Of::left("exact", |case| if case.exact { "yes" } else { "NO" }.to_owned()),
         ];
         if self.backend == "emulator" {
             columns.extend([
-                Column::right("barriers", |case| work(case, |w| w.block_barriers.to_string())),
-                Column::right("read B/score", |case| {
-                    work(case, |w| format!("{:.2}", w.read_bytes_per_element))
-                }),
-                Column::right("written B", |case| work(case, |w| w.global_written_bytes.to_string())),
-                Column::right("global atomics", |case| work(case, |w| w.global_atomics.to_string())),
-                Column::right("shared atomics", |case| work(case, |w| w.shared_atomics.to_string())),
-                Column::right("atomics/score", |case| {
-                    work(case, |w| format!("{:.2}", w.atomics_per_element))
-                }),
+                Of::right("barriers", |case| work(case, |w| w.block_barriers.to_string())),
+                Of::right("read B/score", |case| work(case, |w| format!("{:.2}", w.read_bytes_per_element))),
+                Of::right("written B", |case| work(case, |w| w.global_written_bytes.to_string())),
+                Of::right("global atomics", |case| work(case, |w| w.global_atomics.to_string())),
+                Of::right("shared atomics", |case| work(case, |w| w.shared_atomics.to_string())),
+                Of::right("atomics/score", |case| work(case, |w| format!("{:.2}", w.atomics_per_element))),
             ]);
         } else {
             columns.extend([
-                Column::right("hot us", |case| number(case.us_hot)),
-                Column::right("floor", |case| number(case.floor_us)),
-                Column::right("ratio", |case| number(case.ratio_hot)),
-                Column::right("cold us", |case| number(case.us_cold)),
-                Column::right("floor", |case| number(case.floor_cold_us)),
-                Column::right("ratio", |case| number(case.ratio_cold)),
-                Column::right("origin", |case| number(case.origin_us)),
-                Column::right("/normal", |case| number(case.ratio_normal)),
+                Of::right("hot us", |case| number(case.us_hot)),
+                Of::right("floor", |case| number(case.floor_us)),
+                Of::right("ratio", |case| number(case.ratio_hot)),
+                Of::right("cold us", |case| number(case.us_cold)),
+                Of::right("floor", |case| number(case.floor_cold_us)),
+                Of::right("ratio", |case| number(case.ratio_cold)),
+                Of::right("origin", |case| number(case.origin_us)),
+                Of::right("/normal", |case| number(case.ratio_normal)),
             ]);
         }
         columns.extend(self.rivals.iter().flat_map(|rival| Column::of_rival(&rival.name)));
@@ -422,21 +501,63 @@ impl Report {
 }
 
 /// One column of the tables.
-struct Column<'a> {
+struct Column<'a, R> {
     title: String,
     left: bool,
-    cell: Box<dyn Fn(&CaseRecord) -> String + 'a>,
+    cell: Say<'a, R>,
 }
 
-impl<'a> Column<'a> {
-    fn left(title: impl Into<String>, cell: impl Fn(&CaseRecord) -> String + 'a) -> Self {
+/// What a record says in a column.
+type Say<'a, R> = Box<dyn Fn(&R) -> String + 'a>;
+
+impl<'a, R> Column<'a, R> {
+    fn left(title: impl Into<String>, cell: impl Fn(&R) -> String + 'a) -> Self {
         Column { title: title.into(), left: true, cell: Box::new(cell) }
     }
 
-    fn right(title: impl Into<String>, cell: impl Fn(&CaseRecord) -> String + 'a) -> Self {
+    fn right(title: impl Into<String>, cell: impl Fn(&R) -> String + 'a) -> Self {
         Column { title: title.into(), left: false, cell: Box::new(cell) }
     }
+}
 
+/// A table in Markdown.
+fn markdown<R>(columns: &[Column<'_, R>], records: &[&R]) -> String {
+    let titles: Vec<_> = columns.iter().map(|column| column.title.as_str()).collect();
+    let mut text = format!("| {} |\n|", titles.join(" | "));
+    for column in columns {
+        text += if column.left { "---|" } else { "--:|" };
+    }
+    text += "\n";
+    for record in records {
+        let cells: Vec<_> = columns.iter().map(|column| (column.cell)(record)).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    text
+}
+
+/// A table for the terminal.
+fn terminal<R>(columns: &[Column<'_, R>], records: &[&R]) -> String {
+    let mut lines = vec![columns.iter().map(|c| c.title.clone()).collect::<Vec<_>>()];
+    lines.extend(records.iter().map(|record| columns.iter().map(|c| (c.cell)(record)).collect()));
+    let widths: Vec<_> = (0..columns.len())
+        .map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in lines {
+        let mut row = String::new();
+        for ((cell, &width), column) in line.iter().zip(&widths).zip(columns) {
+            let _ = match column.left {
+                true => write!(row, "{cell:<width$}  "),
+                false => write!(row, "{cell:>width$}  "),
+            };
+        }
+        text += row.trim_end();
+        text += "\n";
+    }
+    text
+}
+
+impl<'a> Column<'a, CaseRecord> {
     /// The columns of one rival.
     fn of_rival(name: &'a str) -> [Self; 5] {
         let cell = move |cell: fn(&RivalRecord) -> String| {
@@ -510,6 +631,8 @@ mod tests {
             null_us: Some(0.68),
             rivals: Vec::new(),
             cases,
+            copy_bytes_per_us: None,
+            compress: Vec::new(),
         }
     }
 
