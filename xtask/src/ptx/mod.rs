@@ -16,7 +16,7 @@ mod text;
 pub(crate) const ARCHITECTURES: [u32; 2] = [80, 90];
 
 /// Kernels that share a PTX file: a crate of them, or one module of it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Unit {
     /// Package.
     pub(crate) package: &'static str,
