@@ -8,7 +8,7 @@ use super::{Batch, LONG, overlap, prefill};
 pub enum Mode {
     /// A few new tokens for each request: [`decode`](super::decode).
     Decode,
-    /// Any number of new tokens: [`prefill`](super::prefill).
+    /// Any number of new tokens: [`prefill`].
     Prefill,
     /// Any number of new tokens, best a few, the state a running softmax: [`running`](super::running).
     Running,

@@ -3,7 +3,7 @@
 //!
 //! A warp takes row `i` of the compression. It is of the requests `b` with `cu_out[b] <= i < cu_out[b + 1]`: one, if
 //! the offsets are as they should be, and then it is window `c = start / R + (i - cu_out[b])` of it, if that closed.
-//! All offsets are read, each lane has some: one latency for [`STRIPE`] requests, and whatever the offsets hold, every
+//! All offsets are read, each lane has some: one latency for 256 requests, and whatever the offsets hold, every
 //! request is stored by itself, wholly or not at all.
 //!
 //! A lane has 4 or 16 consecutive channels in registers. In f32: rounded to bf16, as the row would be in memory;

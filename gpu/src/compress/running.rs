@@ -8,8 +8,8 @@
 //! own last token. A launch that starts at an earlier length than the last one ended at finds what it needs in the
 //! state of the token before, which is how rejected draft tokens are undone.
 //!
-//! A block is one warp and has [`TILE`] channels of a request, a lane 4 of them in both halves of a row. It walks the
-//! new tokens in steps of [`STEP`] of them, whose pages lanes look up, one each. The softmax stays in registers all the
+//! A block is one warp and has 128 channels of a request, a lane 4 of them in both halves of a row. It walks the
+//! new tokens in steps of 8 of them, whose pages lanes look up, one each. The softmax stays in registers all the
 //! way: what the launch stored is never read. All pages that are read or written are checked before anything is stored,
 //! by every block of the request and from the same words.
 //!

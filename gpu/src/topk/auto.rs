@@ -42,7 +42,7 @@ pub struct Memory {
 /// The body of the entry points `topk_f32`, `topk_f16` and `topk_bf16`.
 ///
 /// # Safety
-/// See [`topk_f32`](crate::topk_f32).
+/// See [`topk_f32`](super::topk_f32).
 #[inline(always)]
 pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory) {
     if batch.rows == 0 {

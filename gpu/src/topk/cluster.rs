@@ -43,7 +43,7 @@ pub const SHARED_BYTES: u32 = Scratch::BYTES + 4 * Team::WORDS;
 /// The body of the entry points `topk_f32_cluster` and its like: one cluster for each row.
 ///
 /// # Safety
-/// See [`topk_f32_cluster`](crate::topk_f32_cluster).
+/// See [`topk_f32_cluster`](super::topk_f32_cluster).
 #[inline(always)]
 pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     let mut carve = Carve::dynamic();

@@ -82,7 +82,7 @@ impl Problem {
 /// Every row by one block: the body of `topk_f32_block`.
 ///
 /// # Safety
-/// See [`topk_f32_block`](crate::topk_f32_block).
+/// See [`topk_f32_block`](super::topk_f32_block).
 #[inline(always)]
 pub unsafe fn run_block(problem: Problem, state: *mut u32) {
     let mut carve = Carve::dynamic();
@@ -110,7 +110,7 @@ pub unsafe fn run_block(problem: Problem, state: *mut u32) {
 /// Long rows by teams of blocks, the others by one block each: the body of `topk_f32_grid`.
 ///
 /// # Safety
-/// See [`topk_f32_grid`](crate::topk_f32_grid).
+/// See [`topk_f32_grid`](super::topk_f32_grid).
 #[inline(always)]
 pub unsafe fn run_grid(problem: Problem, state: *mut u32) {
     let mut carve = Carve::dynamic();

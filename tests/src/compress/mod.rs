@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`reference`](self::reference) | the mathematics in float64, one token at a time, on dense state; the check of an output row |
+//! | [`reference`](mod@reference) | the mathematics in float64, one token at a time, on dense state; the check of an output row |
 //! | [`batch`] | requests in paged pools: what a launch is given, and what must be there afterwards |
 //! | [`harness`] | runs launches on a device, with everything around them hostile, and checks every byte |
 //! | [`post_reference`] | what is done to compressed rows, in float64 |
