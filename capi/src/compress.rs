@@ -3,11 +3,11 @@
 use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dsa_kernels::Device;
 use dsa_kernels::compress::{
     CompressArgs, Compressor, CompressorBuilder, ElementType, Limits, NumberType, PagedTensor, PostArgs,
     Report, Store, Tensor,
 };
+use dsa_kernels::{Device, Error, Stream};
 
 use crate::argument::{self, check_pointer};
 use crate::config::{FLAGS, meaning};
@@ -370,6 +370,31 @@ pub unsafe extern "C" fn dsa_compressor_destroy(compressor: *mut CCompressor) ->
     })
 }
 
+/// What the three launches have in common: reads the arguments, of which `tensors` makes the operator's, and has `launch`
+/// enqueue them.
+///
+/// # Safety
+/// As for [`dsa_compressor_enqueue_decode`].
+unsafe fn enqueue<C: Versioned, T>(
+    compressor: *const CCompressor,
+    args: *const C,
+    stream: *mut c_void,
+    tensors: impl FnOnce(&C, &Compressor) -> Result<T, Failure>,
+    launch: impl FnOnce(&mut Compressor, &Stream, &T) -> Result<(), Error>,
+) -> Status {
+    catch(|| {
+        // SAFETY: the caller's promise.
+        let compressor = unsafe { argument::reference("compressor", compressor) }?;
+        // SAFETY: the caller's promise.
+        let args = unsafe { versioned::read(args) }?;
+        let mut operator = compressor.lock();
+        let args = tensors(&args, &operator)?;
+        // SAFETY: the caller's promise; the value lives for this call only.
+        let stream = unsafe { borrow_stream(&compressor.device, stream) }?;
+        Ok(launch(&mut operator, &stream, &args)?)
+    })
+}
+
 /// Enqueues the compression of a few new tokens.
 ///
 /// # Safety
@@ -382,18 +407,16 @@ pub unsafe extern "C" fn dsa_compressor_enqueue_decode(
     args: *const CCompressArgs,
     stream: *mut c_void,
 ) -> Status {
-    catch(|| {
-        // SAFETY: the caller's promise.
-        let compressor = unsafe { argument::reference("compressor", compressor) }?;
-        // SAFETY: the caller's promise.
-        let args = unsafe { versioned::read(args) }?;
-        let mut operator = compressor.lock();
-        let args = args.tensors(&operator);
-        // SAFETY: the caller's promise; the value lives for this call only.
-        let stream = unsafe { borrow_stream(&compressor.device, stream) }?;
-        // SAFETY: the caller's promise.
-        Ok(unsafe { operator.enqueue_decode(&stream, next_n, &args) }?)
-    })
+    // SAFETY: the caller's promise.
+    unsafe {
+        enqueue(
+            compressor,
+            args,
+            stream,
+            |args, operator| Ok(args.tensors(operator)),
+            |operator, stream, args| operator.enqueue_decode(stream, next_n, args),
+        )
+    }
 }
 
 /// Enqueues the compression of any number of new tokens.
@@ -406,18 +429,16 @@ pub unsafe extern "C" fn dsa_compressor_enqueue_prefill(
     args: *const CCompressArgs,
     stream: *mut c_void,
 ) -> Status {
-    catch(|| {
-        // SAFETY: the caller's promise.
-        let compressor = unsafe { argument::reference("compressor", compressor) }?;
-        // SAFETY: the caller's promise.
-        let args = unsafe { versioned::read(args) }?;
-        let mut operator = compressor.lock();
-        let args = args.tensors(&operator);
-        // SAFETY: the caller's promise; the value lives for this call only.
-        let stream = unsafe { borrow_stream(&compressor.device, stream) }?;
-        // SAFETY: the caller's promise.
-        Ok(unsafe { operator.enqueue_prefill(&stream, &args) }?)
-    })
+    // SAFETY: the caller's promise.
+    unsafe {
+        enqueue(
+            compressor,
+            args,
+            stream,
+            |args, operator| Ok(args.tensors(operator)),
+            |operator, stream, args| operator.enqueue_prefill(stream, args),
+        )
+    }
 }
 
 /// Enqueues the storing of the rows that were written.
@@ -430,18 +451,12 @@ pub unsafe extern "C" fn dsa_compressor_enqueue_post(
     args: *const CPostArgs,
     stream: *mut c_void,
 ) -> Status {
-    catch(|| {
-        // SAFETY: the caller's promise.
-        let compressor = unsafe { argument::reference("compressor", compressor) }?;
-        // SAFETY: the caller's promise.
-        let args = unsafe { versioned::read(args) }?;
-        let mut operator = compressor.lock();
-        let args = args.tensors(&operator)?;
-        // SAFETY: the caller's promise; the value lives for this call only.
-        let stream = unsafe { borrow_stream(&compressor.device, stream) }?;
-        // SAFETY: the caller's promise.
-        Ok(unsafe { operator.enqueue_post(&stream, &args) }?)
-    })
+    // SAFETY: the caller's promise.
+    unsafe {
+        enqueue(compressor, args, stream, CPostArgs::tensors, |operator, stream, args| {
+            operator.enqueue_post(stream, args)
+        })
+    }
 }
 
 /// Reads and clears what launches reported.
