@@ -82,6 +82,14 @@ impl<T: Word> Global<T> {
         unsafe { Active::global_load4_readonly(self.at(index, 4)) }.map(T::from_bits)
     }
 
+    /// Begins to bring word `index` to the second-level cache, with the cache line that it is in. A hint.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn prefetch(self, index: usize) {
+        // SAFETY: in bounds by the promise given to `from_raw`.
+        unsafe { Active::global_prefetch(self.at(index, 1).cast()) }
+    }
+
     /// Writes word `index`.
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
@@ -171,6 +179,14 @@ impl Halves {
     #[inline(always)]
     pub fn address(self) -> usize {
         self.start as usize
+    }
+
+    /// Begins to bring half-word `index` to the second-level cache, with the cache line that it is in. A hint.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn prefetch(self, index: usize) {
+        // SAFETY: in bounds by the promise given to `from_raw`.
+        unsafe { Active::global_prefetch(self.at(index, 1).cast()) }
     }
 
     /// Reads half-word `index`, which no thread writes during the launch.

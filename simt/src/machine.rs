@@ -237,6 +237,12 @@ pub trait Machine {
     /// See [the trait](Self#safety-of-the-memory-primitives).
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     unsafe fn global_load_half_readonly(address: *const u16) -> u16;
+    /// Begins to bring the cache line of an address in global memory to the second-level cache. A hint: nothing is read, so
+    /// that it races with nothing.
+    /// # Safety
+    /// `address` is allocated.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_prefetch(address: *const u8);
     /// Writes a half-word of global memory; `address` is aligned to 2.
     /// # Safety
     /// See [the trait](Self#safety-of-the-memory-primitives).

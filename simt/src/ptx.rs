@@ -472,6 +472,12 @@ impl Machine for Ptx {
         value
     }
     #[inline(always)]
+    unsafe fn global_prefetch(address: *const u8) {
+        unsafe {
+            asm!("prefetch.global.L2 [{}];", in(reg64) address, options(nostack, nomem, preserves_flags))
+        }
+    }
+    #[inline(always)]
     unsafe fn global_store_half(address: *mut u16, value: u16) {
         unsafe { asm!("st.global.u16 [{}], {};", in(reg64) address, in(reg16) value, options(nostack)) }
     }

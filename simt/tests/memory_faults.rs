@@ -68,8 +68,9 @@ fn overlong(
 fn accesses_outside_allocations_are_reported() {
     let line = Line::default();
     type Act<'a> = &'a dyn Fn(dsa_simt::Global<u32>);
-    let accesses: [(i64, Act<'_>); 4] = [
+    let accesses: [(i64, Act<'_>); 5] = [
         (64, &|words| here!(line, words.set(16, 1))),
+        (64, &|words| here!(line, words.prefetch(16))),
         (64, &|words| {
             here!(line, words.get4(16));
         }),

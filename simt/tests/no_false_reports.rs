@@ -258,6 +258,20 @@ fn a_launch_that_overlaps_may_use_shared_memory_before_its_wait_and_global_memor
 }
 
 #[test]
+fn a_prefetch_reads_nothing() {
+    always_clean(&Launch::new(2, 64).with_overlap(true), |memory, launch| {
+        let words = Words::undefined(memory, 2 * 64, "words");
+        run_closure(memory, "prefetches", launch, || {
+            let words = words.global();
+            words.prefetch(127 - global_index());
+            grid::wait_for_earlier();
+            words.set(global_index(), 7);
+            words.prefetch(127 - global_index());
+        })
+    });
+}
+
+#[test]
 fn a_launch_that_does_not_overlap_need_not_wait() {
     always_clean(&Launch::new(3, 32), |memory, launch| {
         let words = Words::zeroed(memory, 3 * 32, "words");

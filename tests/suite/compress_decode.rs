@@ -24,7 +24,7 @@ fn every_configuration(default_seed: u64, ratio: usize, head_dim: usize) {
             let shape = shape_of(configuration, head_dim, *output);
             let spec = Spec { page: 16, ..Spec::new(seed + number as u64, shape) };
             let mut harness = harness(&device, spec, |builder| builder.warps(configuration.warps));
-            assert_eq!(harness.compressor.plan().decode_entry(), configuration.entry);
+            assert_eq!(harness.compressor.plan().decode_entry(3), configuration.entry);
             // One that closes a window, one that does not, one that begins.
             let lens = [2 * ratio + 1, 3 * ratio - 1, 3];
             check(&mut harness, Launch::Decode(4), &lens, &[4, 3, 3]);

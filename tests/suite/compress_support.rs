@@ -63,7 +63,7 @@ pub(crate) fn run(harness: &mut Harness, launch: Launch, step: &Step) -> Expecte
         let spec = &harness.requests.spec;
         let Step { kv_lens, cu_new, cu_out, .. } = step;
         let entry = match launch {
-            Launch::Decode(_) => harness.compressor.plan().decode_entry(),
+            Launch::Decode(_) => harness.compressor.plan().decode_entry(kv_lens.len() as u32),
             Launch::Prefill => harness.compressor.plan().prefill_entry(),
         };
         panic!(

@@ -33,6 +33,8 @@ pub struct Configuration {
     pub tile: u32,
     /// Bytes of dynamic shared memory of a block.
     pub shared_bytes: u32,
+    /// Blocks that must fit on a multiprocessor by registers.
+    pub min_blocks: u32,
 }
 
 impl Configuration {
@@ -41,12 +43,12 @@ impl Configuration {
         head_dim.div_ceil(self.tile)
     }
 
-    /// Blocks of a launch for `batch` requests with `tokens` new tokens together, of which `parts` share the channels of
-    /// a window in [`Mode::Prefill`].
+    /// Blocks of a launch for `batch` requests with `tokens` new tokens together. `parts` of them share the tiles of a
+    /// window in [`Mode::Prefill`], and in [`Mode::Decode`] if windows do not overlap.
     pub const fn blocks(&self, head_dim: u32, batch: u32, tokens: u32, parts: u32) -> u64 {
         let tiles = batch as u64 * self.tiles(head_dim) as u64;
         match self.mode {
-            Mode::Decode if self.ratio == LONG => tiles,
+            Mode::Decode if self.ratio == LONG => batch as u64 * parts as u64,
             Mode::Decode => (tiles * overlap::MOST_TOUCHED as u64).div_ceil(self.warps as u64),
             Mode::Prefill => prefill::chunks(tokens, batch) * parts as u64,
             Mode::Running => tiles,
@@ -58,8 +60,6 @@ impl Configuration {
 pub trait Kernel {
     /// What it is compiled for; the table has the name.
     const CONFIGURATION: Configuration;
-    /// Blocks that must fit on a multiprocessor by registers.
-    const MIN_BLOCKS: u32;
 
     /// Runs a thread of it.
     ///

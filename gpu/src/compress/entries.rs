@@ -27,7 +27,7 @@ macro_rules! table {
                 )]
                 #[launch(
                     max_threads = <$kernel as Kernel>::CONFIGURATION.warps * 32,
-                    min_blocks = <$kernel as Kernel>::MIN_BLOCKS,
+                    min_blocks = <$kernel as Kernel>::CONFIGURATION.min_blocks,
                     cluster = 1,
                     arch = 80
                 )]
@@ -117,19 +117,15 @@ table! {
         decode_f32_f32_r128_w1 = Decode<F32, F32, 128, 1>,
         decode_f32_f32_r128_w4 = Decode<F32, F32, 128, 4>,
         decode_f32_f32_r128_w8 = Decode<F32, F32, 128, 8>,
-        decode_f32_f32_r128_w16 = Decode<F32, F32, 128, 16>,
         decode_f32_bf16_r128_w1 = Decode<F32, Bf16, 128, 1>,
         decode_f32_bf16_r128_w4 = Decode<F32, Bf16, 128, 4>,
         decode_f32_bf16_r128_w8 = Decode<F32, Bf16, 128, 8>,
-        decode_f32_bf16_r128_w16 = Decode<F32, Bf16, 128, 16>,
         decode_bf16_f32_r128_w1 = Decode<Bf16, F32, 128, 1>,
         decode_bf16_f32_r128_w4 = Decode<Bf16, F32, 128, 4>,
         decode_bf16_f32_r128_w8 = Decode<Bf16, F32, 128, 8>,
-        decode_bf16_f32_r128_w16 = Decode<Bf16, F32, 128, 16>,
         decode_bf16_bf16_r128_w1 = Decode<Bf16, Bf16, 128, 1>,
         decode_bf16_bf16_r128_w4 = Decode<Bf16, Bf16, 128, 4>,
         decode_bf16_bf16_r128_w8 = Decode<Bf16, Bf16, 128, 8>,
-        decode_bf16_bf16_r128_w16 = Decode<Bf16, Bf16, 128, 16>,
         decode_f32_f32_r4_w1 = Decode<F32, F32, 4, 1>,
         decode_f32_f32_r4_w4 = Decode<F32, F32, 4, 4>,
         decode_f32_bf16_r4_w1 = Decode<F32, Bf16, 4, 1>,

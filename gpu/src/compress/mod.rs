@@ -36,6 +36,7 @@ pub mod configuration;
 pub mod decode;
 pub mod fp8;
 pub mod number;
+pub mod output;
 pub mod overlap;
 pub mod pool;
 pub mod post;
@@ -117,6 +118,6 @@ pub struct Batch {
     pub head_dim: u32,
     /// Most new tokens of a request; more make it a bad request.
     pub max_new: u32,
-    /// Blocks that share the channels of a window, in [`prefill`].
+    /// Blocks that share the tiles of a window, at least 1: in [`prefill`], and in [`decode`] if windows do not overlap.
     pub parts: u32,
 }

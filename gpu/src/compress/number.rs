@@ -70,6 +70,8 @@ pub trait Number: Copy {
     /// # Safety
     /// As for [`Global::from_raw`], but that `start` is aligned to a number.
     unsafe fn array(start: *const u8, len: usize) -> Self::Array;
+    /// Begins to bring number `index` to the second-level cache, with the cache line that it is in.
+    fn prefetch(array: Self::Array, index: usize);
     /// The vector that begins with number `index`, at an address aligned to 16, which no thread writes during the launch.
     fn vector(array: Self::Array, index: usize) -> [u32; 4];
     /// Writes the vector that begins with number `index`, at an address aligned to 16.
@@ -114,6 +116,10 @@ impl Number for F32 {
         unsafe { Global::from_raw(start.cast(), len) }
     }
     #[inline(always)]
+    fn prefetch(array: Global<f32>, index: usize) {
+        array.prefetch(index);
+    }
+    #[inline(always)]
     fn vector(array: Global<f32>, index: usize) -> [u32; 4] {
         array.get4_readonly(index).map(f32::to_bits)
     }
@@ -154,6 +160,10 @@ impl Number for Bf16 {
     unsafe fn array(start: *const u8, len: usize) -> Halves {
         // SAFETY: passed on to the caller.
         unsafe { Halves::from_raw(start.cast(), len) }
+    }
+    #[inline(always)]
+    fn prefetch(array: Halves, index: usize) {
+        array.prefetch(index);
     }
     #[inline(always)]
     fn vector(array: Halves, index: usize) -> [u32; 4] {

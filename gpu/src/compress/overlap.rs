@@ -6,7 +6,7 @@
 //! its window's own new tokens, both halves. Warps share nothing: of the tokens before, new ones are read again. The
 //! softmax is in registers, without any exchange. Cost: the memory's time, two round trips.
 
-use dsa_simt::{Global, Halves, bf16_pair, thread, warp};
+use dsa_simt::{thread, warp};
 
 use super::number::{MAX_CHANNELS, Number, each_channel};
 use super::softmax::{Softmax, mean};
@@ -48,14 +48,14 @@ pub fn run<K: Number, S: Number>(batch: &Batch, tokens: &Tokens<K, S>, window: u
         let position = (first + e).wrapping_sub(OVERLAPPING);
         match (closes && window > 0, position < start) {
             (false, _) => Entry::nothing::<S>(),
-            (true, true) => tokens.kept(position, tokens.pages(position), column),
+            (true, true) => tokens.kept(tokens.place(position), column),
             (true, false) => tokens.fresh(position, column),
         }
     };
     let within = |e: u32| {
         let position = first + e;
         match (position < start, position < len) {
-            (true, _) if closes => tokens.kept(position, tokens.pages(position), own),
+            (true, _) if closes => tokens.kept(tokens.place(position), own),
             (false, true) => tokens.fresh(position, own),
             _ => Entry::nothing::<S>(),
         }
@@ -66,9 +66,9 @@ pub fn run<K: Number, S: Number>(batch: &Batch, tokens: &Tokens<K, S>, window: u
     let keep = |e: u32| {
         let position = first + e;
         if position >= start && position < len {
-            let pages = tokens.pages(position);
-            tokens.keep(position, pages, own, entries[(OVERLAPPING + e) as usize]);
-            tokens.keep(position, pages, column, tokens.fresh(position, column));
+            let place = tokens.place(position);
+            tokens.keep(place, own, entries[(OVERLAPPING + e) as usize]);
+            tokens.keep(place, column, tokens.fresh(position, column));
         }
     };
     keep(0);
@@ -84,20 +84,9 @@ pub fn run<K: Number, S: Number>(batch: &Batch, tokens: &Tokens<K, S>, window: u
         numbers[c] = mean(softmax.value[c], softmax.sum[c]);
     });
     let row = tokens.request.row_of(window, OVERLAPPING);
-    let index = row as usize * batch.out_pitch as usize + column as usize;
-    let len = batch.rows as usize * batch.out_pitch as usize;
     let mut c = 0;
     while c < S::PER_VECTOR {
-        let [a, b, d, e] = [numbers[c], numbers[c + 1], numbers[c + 2], numbers[c + 3]];
-        if batch.out_bf16 {
-            // SAFETY: the launcher promises `rows` rows, and `row` is one of the request's; one lane writes each number.
-            let out = unsafe { Halves::from_raw(batch.out.cast(), len) };
-            out.set4(index + c, [bf16_pair(a, b), bf16_pair(d, e)]);
-        } else {
-            // SAFETY: as above.
-            let out = unsafe { Global::from_raw(batch.out.cast::<f32>(), len) };
-            out.set4(index + c, [a, b, d, e]);
-        }
+        batch.write4(row, column + c as u32, [numbers[c], numbers[c + 1], numbers[c + 2], numbers[c + 3]]);
         c += 4;
     }
 }

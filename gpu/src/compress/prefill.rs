@@ -14,7 +14,6 @@ use core::marker::PhantomData;
 use dsa_simt::{block, grid, thread, warp};
 
 use super::configuration::{Configuration, Kernel, Mode};
-use super::decode::refuse;
 use super::number::Number;
 use super::request::Request;
 use super::tokens::Tokens;
@@ -49,10 +48,10 @@ impl<K: Number, S: Number, const RATIO: u32> Kernel for Prefill<K, S, RATIO> {
             warps: WARPS,
             tile,
             shared_bytes: if RATIO == LONG { window::shared_bytes(WARPS, tile) } else { 0 },
+            // The eight vectors of eight numbers of a window that overlaps need more registers.
+            min_blocks: if RATIO == OVERLAPPING && S::PER_VECTOR == 8 { 1 } else { 2 },
         }
     };
-    /// Two, but for the eight vectors of eight numbers of a window that overlaps: they need more registers.
-    const MIN_BLOCKS: u32 = if RATIO == OVERLAPPING && S::PER_VECTOR == 8 { 1 } else { 2 };
 
     #[inline(always)]
     unsafe fn run(batch: Batch) {
@@ -92,7 +91,7 @@ fn has_chunk(batch: &Batch, number: u32, ratio: u32, chunk: u32, speaks: bool) -
             chunk >= first && chunk - first < count
         }
         Err(reasons) => {
-            refuse(batch, number, reasons, speaks && thread::warp() == 0);
+            batch.report.refuse(number, reasons, speaks && thread::warp() == 0);
             false
         }
     }
@@ -107,11 +106,11 @@ fn work<K: Number, S: Number, const RATIO: u32>(batch: &Batch, number: u32, chun
     let from = if RATIO == OVERLAPPING {
         overlap::reads_from(request.start / OVERLAPPING, request.start, request.len)
     } else {
-        Window::new(request.start / LONG * LONG, request.start, request.len, request.row).reads_from()
+        window::reads_from(request.start, request.len)
     };
     let missing = tokens.misses_pages(from, request.len, thread::index(), WARPS * warp::SIZE);
     if block::sync_or(missing) {
-        return refuse(batch, number, report::PAGE, thread::index() == 0);
+        return batch.report.refuse(number, report::PAGE, thread::index() == 0);
     }
     let first = (request.start / CHUNK + (chunk - first_chunk(number, request.token))) * CHUNK;
     if RATIO == OVERLAPPING {
@@ -126,30 +125,12 @@ fn work<K: Number, S: Number, const RATIO: u32>(batch: &Batch, number: u32, chun
 fn long<K: Number, S: Number>(batch: &Batch, tokens: &Tokens<K, S>, first: u32, part: u32) {
     let Request { start, len, .. } = tokens.request;
     let window = Window::new(first, start, len, tokens.request.row_of(first / LONG, LONG));
+    let shared = window::shared(WARPS, TILE);
     // As many bytes either way.
     if S::PER_VECTOR == 4 {
-        tiles::<K, S, 4>(batch, tokens, &window, part);
+        Reading::<WARPS, TILE, 4, true>::begin(tokens, &window, part).finish(batch, tokens, &window, shared);
     } else {
-        tiles::<K, S, 2>(batch, tokens, &window, part);
-    }
-}
-
-/// The part's tiles of a window, a thread's tokens read `BATCH` at a time.
-#[inline(always)]
-fn tiles<K: Number, S: Number, const BATCH: usize>(
-    batch: &Batch,
-    tokens: &Tokens<K, S>,
-    window: &Window,
-    part: u32,
-) {
-    let shared = window::shared(WARPS, TILE);
-    let mut tile = part * TILE;
-    while tile < batch.head_dim {
-        let reading = Reading::<WARPS, TILE, BATCH, true>::begin(tokens, window, tile);
-        reading.finish(batch, tokens, window, shared);
-        // The threads that write the output still read the shared memory.
-        block::sync();
-        tile += batch.parts * TILE;
+        Reading::<WARPS, TILE, 2, true>::begin(tokens, &window, part).finish(batch, tokens, &window, shared);
     }
 }
 

@@ -42,6 +42,15 @@ impl Report {
         // none.
         self.0.reduce(AtomicOp::Max, 1, !request);
     }
+
+    /// [`add`](Self::add) for a request that is left out, unless it just has nothing new and there are no reasons;
+    /// `speaks` for one thread of those that leave it out.
+    #[inline(always)]
+    pub fn refuse(self, request: u32, reasons: u32, speaks: bool) {
+        if reasons != 0 && speaks {
+            self.add(request, reasons);
+        }
+    }
 }
 
 /// The reasons and the lowest bad request that a report's words say, if there is one.

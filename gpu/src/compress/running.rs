@@ -27,13 +27,13 @@
 use core::f32::consts::LOG2_E;
 use core::marker::PhantomData;
 
-use dsa_simt::{Global, Halves, bf16_pair, block, exp2, fma, grid, thread, warp};
+use dsa_simt::{block, exp2, fma, grid, thread, warp};
 
 use super::configuration::{Configuration, Kernel, Mode};
-use super::number::{Number, NumberType};
-use super::pool::Pool;
+use super::number::{Channels, F32, Number, NumberType};
 use super::request::Request;
-use super::{Batch, MAX_NEXT_N, OVERLAPPING, report, width};
+use super::tokens::{Entry, Place, Tokens};
+use super::{Batch, MAX_NEXT_N, OVERLAPPING, report};
 
 /// Channels of a block.
 const TILE: u32 = 128;
@@ -60,8 +60,8 @@ impl<K: Number, const RATIO: u32> Kernel for Running<K, RATIO> {
         warps: 1,
         tile: TILE,
         shared_bytes: 0,
+        min_blocks: 1,
     };
-    const MIN_BLOCKS: u32 = 1;
 
     #[inline(always)]
     unsafe fn run(batch: Batch) {
@@ -73,18 +73,20 @@ impl<K: Number, const RATIO: u32> Kernel for Running<K, RATIO> {
             Ok(request) => Part::<K, RATIO>::new(&batch, request, tile).run(),
             Err(reasons) => Err(reasons),
         };
-        if let Err(reasons) = done
-            && reasons != 0
-            && tile == 0
-            && thread::lane() == 0
-        {
-            batch.report.add(number, reasons);
+        if let Err(reasons) = done {
+            batch.report.refuse(number, reasons, tile == 0 && thread::lane() == 0);
         }
     }
 }
 
 /// Numbers for the channels of a lane.
 type Lane = [f32; CHANNELS as usize];
+
+/// Those of them that a vector of f32 has.
+#[inline(always)]
+fn lane_of([a, b, c, d, ..]: Channels) -> Lane {
+    [a, b, c, d]
+}
 
 /// A softmax in progress.
 #[derive(Clone, Copy)]
@@ -159,22 +161,12 @@ impl Token {
     };
 }
 
-/// Where the state of a token lies: its page in both pools, and its first element in a page. Each lane has another
-/// token.
-#[derive(Clone, Copy)]
-struct Places {
-    kv: u32,
-    score: u32,
-    in_page: u32,
-}
-
 /// What a warp does: a tile of the channels of a request.
 struct Part<'a, K, const RATIO: u32> {
     batch: &'a Batch,
-    request: Request,
+    tokens: Tokens<K, F32>,
     /// The lane's first channel.
-    channel: usize,
-    tokens: PhantomData<K>,
+    channel: u32,
 }
 
 impl<'a, K: Number, const RATIO: u32> Part<'a, K, RATIO> {
@@ -187,14 +179,14 @@ impl<'a, K: Number, const RATIO: u32> Part<'a, K, RATIO> {
 
     #[inline(always)]
     fn new(batch: &'a Batch, request: Request, tile: u32) -> Self {
-        let channel = (tile * TILE + thread::lane() * CHANNELS) as usize;
-        Self { batch, request, channel, tokens: PhantomData }
+        let channel = tile * TILE + thread::lane() * CHANNELS;
+        Self { batch, tokens: Tokens::new(*batch, request, RATIO), channel }
     }
 
     /// Extends the state by the new tokens and writes the windows that they close; or says why not.
     #[inline(always)]
     fn run(&self) -> Result<(), u32> {
-        let Request { start, len, .. } = self.request;
+        let Request { start, len, .. } = self.tokens.request;
         let new = len - start;
         // The new tokens do not depend on the pages: they are loaded meanwhile.
         let mut group = self.load_group(0, new);
@@ -247,102 +239,54 @@ impl<'a, K: Number, const RATIO: u32> Part<'a, K, RATIO> {
     /// Whether the first half of the window before is needed: a window is closed, and it is not the first one.
     #[inline(always)]
     fn needs_closed(&self) -> bool {
-        let Request { start, len, .. } = self.request;
+        let Request { start, len, .. } = self.tokens.request;
         RATIO == OVERLAPPING && start >= RATIO && start / RATIO < len / RATIO
     }
 
     /// Finds the pages of the first step and of the tokens of which state is read, and checks those of all tokens whose
     /// state is read or written. Collective over the warp.
     #[inline(always)]
-    fn places(&self) -> Result<Places, u32> {
-        let Request { start, len, .. } = self.request;
+    fn places(&self) -> Result<Place, u32> {
+        let Request { start, len, .. } = self.tokens.request;
         let lane = thread::lane();
         let (needed, position) = match lane {
             BEFORE => (!start.is_multiple_of(RATIO), start.wrapping_sub(1)),
             CLOSED => (self.needs_closed(), (start - start % RATIO).wrapping_sub(1)),
             _ => (lane < u32::min(len - start, STEP), start + lane),
         };
-        let mut places = Places { kv: 0, score: 0, in_page: 0 };
-        let mut in_pools = true;
+        let mut places = Place::NONE;
+        let mut missing = false;
         if needed {
-            places = self.place(position);
-            in_pools = self.in_pools(places);
+            places = self.tokens.place(position);
+            missing = !self.tokens.holds(places);
         }
         // Decode ends here. Else the other pages, each by one lane.
         if len - start > STEP {
-            let mut page = (start + STEP) / self.batch.page + lane;
-            while page <= (len - 1) / self.batch.page {
-                in_pools &= self.in_pools(self.page(page));
-                page += warp::SIZE;
-            }
+            missing |= self.tokens.misses_pages(start + STEP, len, lane, warp::SIZE);
         }
-        if warp::all(warp::ALL, in_pools) { Ok(places) } else { Err(report::PAGE) }
+        if warp::any(warp::ALL, missing) { Err(report::PAGE) } else { Ok(places) }
     }
 
-    /// Finds the pages of a step, whose first new token is number `first`. They were checked, and nothing writes the
-    /// words meanwhile.
+    /// Finds the places of a step, whose first new token is number `first`. Their pages were checked, and nothing writes
+    /// the words meanwhile.
     #[inline(always)]
-    fn look_up(&self, first: u32) -> Places {
-        let Request { start, len, .. } = self.request;
+    fn look_up(&self, first: u32) -> Place {
+        let Request { start, len, .. } = self.tokens.request;
         // The lanes that have no token take the last one.
-        self.place(u32::min(start + first + thread::lane(), len - 1))
+        self.tokens.place(u32::min(start + first + thread::lane(), len - 1))
     }
 
-    /// Where the state of the token at `position` lies.
+    /// The lane's first column of a half of a row.
     #[inline(always)]
-    fn place(&self, position: u32) -> Places {
-        Places { in_page: position % self.batch.page, ..self.page(position / self.batch.page) }
-    }
-
-    /// Where a logical page lies.
-    #[inline(always)]
-    fn page(&self, logical: u32) -> Places {
-        let Batch { kv, score, .. } = self.batch;
-        let page = |pool: &Pool| pool.page_of(self.request.number, logical).cast_unsigned();
-        Places { kv: page(kv), score: page(score), in_page: 0 }
-    }
-
-    /// Whether both pages are in their pools.
-    #[inline(always)]
-    fn in_pools(&self, places: Places) -> bool {
-        let Batch { kv, score, .. } = self.batch;
-        kv.holds(places.kv.cast_signed()) && score.holds(places.score.cast_signed())
-    }
-
-    /// The lane's elements of the two pools for the token that lane `of` looked up. Collective over the warp.
-    #[inline(always)]
-    fn elements(&self, places: Places, of: u32, half: usize) -> (usize, usize) {
-        let kv = warp::shuffle(warp::ALL, places.kv, of) as usize;
-        let score = warp::shuffle(warp::ALL, places.score, of) as usize;
-        let row = warp::shuffle(warp::ALL, places.in_page, of) as usize;
-        let width = width(self.batch.head_dim, RATIO) as usize;
-        let column = row * width + half * self.batch.head_dim as usize + self.channel;
-        (
-            kv * self.batch.kv.page_pitch as usize + column,
-            score * self.batch.score.page_pitch as usize + column,
-        )
-    }
-
-    /// The two pools.
-    #[inline(always)]
-    fn pools(&self) -> (Global<f32>, Global<f32>) {
-        let (kv, score) = (self.batch.kv, self.batch.score);
-        // SAFETY: the launcher promises the pages. The elements of new tokens are written by the one lane that has
-        // their channels; others are only read, and those of pages that were found to be in the pools.
-        unsafe {
-            (
-                Global::from_raw(kv.start.cast(), kv.elements()),
-                Global::from_raw(score.start.cast(), score.elements()),
-            )
-        }
+    fn column(&self, half: usize) -> u32 {
+        half as u32 * self.batch.head_dim + self.channel
     }
 
     /// The state of the token that lane `of` looked up, before the new ones. Collective over the warp.
     #[inline(always)]
-    fn state(&self, places: Places, of: u32, half: usize) -> Softmax {
-        let (kv_pool, score_pool) = self.pools();
-        let (kv, score) = self.elements(places, of, half);
-        Softmax { values: kv_pool.get4_readonly(kv), logs: score_pool.get4_readonly(score) }
+    fn state(&self, places: Place, of: u32, half: usize) -> Softmax {
+        let Entry { kv, score } = self.tokens.kept(places.of_lane(of), self.column(half));
+        Softmax { values: kv.map(f32::from_bits), logs: score.map(f32::from_bits) }
     }
 
     /// Loads those of the [`GROUP`] new tokens from `first` on that there are.
@@ -355,19 +299,12 @@ impl<'a, K: Number, const RATIO: u32> Part<'a, K, RATIO> {
     /// Loads new token `token`.
     #[inline(always)]
     fn load(&self, token: u32) -> Token {
-        let Batch { head_dim, kv_score_pitch, .. } = *self.batch;
-        let width = width(head_dim, RATIO) as usize;
-        let start = (self.request.token + token) as usize * kv_score_pitch as usize;
-        // SAFETY: the launcher promises the rows, of which this was found to be one; nothing writes them meanwhile.
-        let array = unsafe { K::array(self.batch.kv_score, start + 2 * width) };
         let mut loaded = Token::NONE;
         let mut half = 0;
         while half < Self::HALVES {
-            let column = half * head_dim as usize + self.channel;
-            let [a, b, c, d, ..] = K::load(array, start + column, CHANNELS as usize);
-            loaded.kv[half] = [a, b, c, d];
-            let [a, b, c, d, ..] = K::load(array, start + width + column, CHANNELS as usize);
-            loaded.score[half] = [a, b, c, d];
+            let position = self.tokens.request.start + token;
+            let (kv, score) = self.tokens.new_row(position, self.column(half));
+            (loaded.kv[half], loaded.score[half]) = (lane_of(kv), lane_of(score));
             half += 1;
         }
         loaded
@@ -383,14 +320,11 @@ impl<'a, K: Number, const RATIO: u32> Part<'a, K, RATIO> {
     /// Loads what the scores of new token `token` are biased by.
     #[inline(always)]
     fn bias(&self, token: u32) -> [Lane; 2] {
-        let width = width(self.batch.head_dim, RATIO) as usize;
-        // SAFETY: the launcher promises a bias for every token of a window, and nothing writes them meanwhile.
-        let ape = unsafe { Global::from_raw(self.batch.ape, RATIO as usize * width) };
-        let row = ((self.request.start + token) % RATIO) as usize * width;
         let mut bias = [[0.0; CHANNELS as usize]; 2];
         let mut half = 0;
         while half < Self::HALVES {
-            bias[half] = ape.get4_readonly(row + half * self.batch.head_dim as usize + self.channel);
+            let position = self.tokens.request.start + token;
+            bias[half] = lane_of(self.tokens.bias(position, self.column(half)));
             half += 1;
         }
         bias
@@ -405,13 +339,12 @@ impl<'a, K: Number, const RATIO: u32> Part<'a, K, RATIO> {
         token: Token,
         bias: [Lane; 2],
         number: u32,
-        places: Places,
+        places: Place,
     ) {
-        let position = self.request.start + number;
+        let position = self.tokens.request.start + number;
         if position.is_multiple_of(RATIO) {
             *softmax = [Softmax::EMPTY; 2];
         }
-        let (kv_pool, score_pool) = self.pools();
         let mut half = 0;
         while half < Self::HALVES {
             let (values, mut logs) = (token.kv[half], token.score[half]);
@@ -421,33 +354,16 @@ impl<'a, K: Number, const RATIO: u32> Part<'a, K, RATIO> {
                 channel += 1;
             }
             softmax[half] = softmax[half].joined(Softmax { values, logs });
-            let (kv, score) = self.elements(places, number % STEP, half);
-            kv_pool.set4(kv, softmax[half].values);
-            score_pool.set4(score, softmax[half].logs);
+            let Softmax { values, logs } = softmax[half];
+            let entry = Entry { kv: values.map(f32::to_bits), score: logs.map(f32::to_bits) };
+            self.tokens.keep(places.of_lane(number % STEP), self.column(half), entry);
             half += 1;
         }
         if (position + 1).is_multiple_of(RATIO) {
             let window = if RATIO == OVERLAPPING { closed.joined(softmax[1]) } else { softmax[0] };
-            self.write(position / RATIO, window.values);
+            let row = self.tokens.request.row_of(position / RATIO, RATIO);
+            self.batch.write4(row, self.channel, window.values);
             *closed = softmax[0];
-        }
-    }
-
-    /// Writes the lane's channels of the output of a window.
-    #[inline(always)]
-    fn write(&self, window: u32, values: Lane) {
-        let start = self.request.row_of(window, RATIO) as usize * self.batch.out_pitch as usize;
-        let end = start + self.batch.head_dim as usize;
-        let index = start + self.channel;
-        if self.batch.out_bf16 {
-            // SAFETY: the launcher promises the rows, of which this was found to be one. The lane that has the channels
-            // is the only one to write them.
-            let out = unsafe { Halves::from_raw(self.batch.out.cast(), end) };
-            out.set4(index, [bf16_pair(values[0], values[1]), bf16_pair(values[2], values[3])]);
-        } else {
-            // SAFETY: as above.
-            let out = unsafe { Global::from_raw(self.batch.out.cast(), end) };
-            out.set4(index, values);
         }
     }
 }

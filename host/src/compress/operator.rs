@@ -1,6 +1,7 @@
 //! The operator.
 
 use crate::compress::check::narrow;
+use crate::compress::plan::MOST;
 use crate::compress::tensor::Memory;
 use crate::compress::{CompressArgs, Limits, NumberType, Plan, PostArgs, Report};
 use crate::{Buffer, Device, Error, Kernel, LaunchConfig, Module, Stream};
@@ -85,6 +86,8 @@ use crate::{Buffer, Device, Error, Kernel, LaunchConfig, Module, Stream};
 pub struct Compressor {
     plan: Plan,
     decode: Kernel,
+    /// That for so many requests that they fill the device.
+    decode_many: Kernel,
     prefill: Kernel,
     post: Kernel,
     report: Buffer<u32>,
@@ -166,11 +169,11 @@ impl CompressorBuilder {
     pub fn build(self, device: &Device) -> Result<Compressor, Error> {
         let plan = Plan::new(self.limits, device.properties())?;
         let load = |entry| device.load_kernel(&Module::compress(), entry);
-        let (decode, prefill) = (load(plan.decode_entry())?, load(plan.prefill_entry())?);
-        let post = load(plan.post_entry())?;
+        let (decode, decode_many) = (load(plan.decode_entry(0))?, load(plan.decode_entry(MOST))?);
+        let (prefill, post) = (load(plan.prefill_entry())?, load(plan.post_entry())?);
         let report = device.alloc(Report::WORDS)?;
         report.fill_bytes(0)?;
-        Ok(Compressor { plan, decode, prefill, post, report })
+        Ok(Compressor { plan, decode, decode_many, prefill, post, report })
     }
 }
 
@@ -209,8 +212,9 @@ impl Compressor {
         let slots = self.plan.decode_slots(next_n, args, self.report.address())?;
         let batch = narrow(args.kv_lens.shape[0]);
         let config = (batch > 0).then(|| self.plan.decode_launch(batch)).transpose()?;
+        let kernel = if self.plan.is_many(batch) { &self.decode_many } else { &self.decode };
         // SAFETY: the slots are the plan's for arguments that the caller vouches for.
-        unsafe { self.launch(stream, &self.decode, config, &slots, args.memories()) }
+        unsafe { self.launch(stream, kernel, config, &slots, args.memories()) }
     }
 
     /// Enqueues the compression of any number of new tokens of each request. Otherwise as
@@ -374,7 +378,7 @@ mod tests {
     fn every_launch_runs_with_requests_and_none_without() {
         let device = Device::emulator();
         let (stream, mut compressor) = (device.stream().unwrap(), compressor(&device));
-        for (batch, ran) in [(0, [0, 0, 0]), (2, [2, 4, 1])] {
+        for (batch, ran) in [(0, [0, 0, 0]), (2, [6, 4, 1])] {
             let args = compress_args(&device, batch);
             let post = post_args(&device, &args);
             blocks(&device);

@@ -21,14 +21,16 @@ const POST: &str = "post";
 /// use dsa_kernels::{Device, compress::{Limits, Plan}};
 ///
 /// let plan = Plan::new(Limits::of(128, 512), Device::emulator().properties())?;
-/// assert_eq!(plan.decode_entry(), "decode_bf16_f32_r128_w16");
-/// assert_eq!(plan.decode_launch(64)?.block, 16 * 32);
+/// assert_eq!(plan.decode_entry(64), "decode_bf16_f32_r128_w8");
+/// assert_eq!(plan.decode_launch(64)?.block, 8 * 32);
 /// # Ok::<(), dsa_kernels::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     limits: Limits,
     decode: &'static Configuration,
+    /// That for so many requests that they fill the device.
+    decode_many: &'static Configuration,
     prefill: &'static Configuration,
     multiprocessors: u32,
 }
@@ -40,7 +42,8 @@ impl Plan {
     /// [`Error::UnlistedConfiguration`] when no kernel is compiled for the limits; [`Error::Argument`], naming the
     /// limit that cannot be met.
     pub fn new(limits: Limits, device: &DeviceProperties) -> Result<Self, Error> {
-        let warps = limits.warps.unwrap_or_else(|| best_warps(limits.ratio));
+        let best = best_warps(limits.ratio, limits.state);
+        let [warps, warps_of_many] = limits.warps.map_or(best, |warps| [warps; 2]);
         let is_listed = kernels::HEAD_DIMS.contains(&limits.head_dim);
         let listed = |mode, state, warps: Option<u32>| {
             kernels::CONFIGURATIONS.iter().find(|configuration| {
@@ -58,21 +61,22 @@ impl Plan {
             warps,
             listed: listed_configurations(),
         };
-        let one_step = listed(Mode::Decode, limits.state, Some(warps)).ok_or_else(unlisted)?;
-        let (decode, prefill) = if limits.running {
+        let one_step = |warps| listed(Mode::Decode, limits.state, Some(warps)).ok_or_else(unlisted);
+        let (decode, decode_many) = (one_step(warps)?, one_step(warps_of_many)?);
+        let (decode, decode_many, prefill) = if limits.running {
             check_running(&limits)?;
             // The one kernel that writes such a state takes any number of tokens.
             let running = listed(Mode::Running, limits.state, None).ok_or_else(unlisted)?;
-            (running, running)
+            (running, running, running)
         } else {
-            (one_step, listed(Mode::Prefill, limits.state, None).ok_or_else(unlisted)?)
+            (decode, decode_many, listed(Mode::Prefill, limits.state, None).ok_or_else(unlisted)?)
         };
         check_range("max_batch", limits.max_batch, 1, MOST, "pass the most requests of a launch")?;
-        check_shared_bytes(device, decode.shared_bytes.max(prefill.shared_bytes))?;
+        let kernels = [decode, decode_many, prefill];
+        kernels.iter().try_for_each(|kernel| check_shared_bytes(device, kernel.shared_bytes))?;
         check_multiprocessors(device)?;
-        let plan = Self { limits, decode, prefill, multiprocessors: device.multiprocessors };
-        let blocks = plan.decode.blocks(limits.head_dim, limits.max_batch, 0, 1);
-        check_grid("max_batch", limits.max_batch, blocks)?;
+        let plan = Self { limits, decode, decode_many, prefill, multiprocessors: device.multiprocessors };
+        check_grid("max_batch", limits.max_batch, plan.decode_blocks(limits.max_batch))?;
         Ok(plan)
     }
 
@@ -81,9 +85,10 @@ impl Plan {
         &self.limits
     }
 
-    /// Name of the kernel for a few new tokens in the module [`Module::compress`](crate::Module::compress).
-    pub fn decode_entry(&self) -> &'static str {
-        self.decode.entry
+    /// Name of the kernel for a few new tokens of each of `batch` requests in the module
+    /// [`Module::compress`](crate::Module::compress).
+    pub fn decode_entry(&self, batch: u32) -> &'static str {
+        self.decode(batch).entry
     }
 
     /// Name of the kernel for any number of new tokens: with running softmaxes, that of
@@ -108,7 +113,9 @@ impl Plan {
     /// # Errors
     /// [`Error::Argument`] for more requests than the limit.
     pub fn decode_launch(&self, batch: u32) -> Result<LaunchConfig, Error> {
-        self.launch(self.decode, batch, 0, 1)
+        self.check_batch(batch.into())?;
+        let grid = check_grid("batch", batch, self.decode_blocks(batch))?;
+        Ok(self.launch(self.decode(batch), grid))
     }
 
     /// The launch of [`prefill_entry`](Self::prefill_entry) for `batch` requests with `tokens` new tokens together.
@@ -116,7 +123,11 @@ impl Plan {
     /// # Errors
     /// [`Error::Argument`] for more requests than the limit, and for a grid beyond what a device has.
     pub fn prefill_launch(&self, batch: u32, tokens: u32) -> Result<LaunchConfig, Error> {
-        self.launch(self.prefill, batch, tokens, self.parts(batch, tokens))
+        self.check_batch(batch.into())?;
+        let parts = self.prefill_parts(batch, tokens);
+        let blocks = self.prefill.blocks(self.limits.head_dim, batch.max(1), tokens, parts);
+        let grid = check_grid("tokens", format_args!("{tokens} in {batch} requests"), blocks)?;
+        Ok(self.launch(self.prefill, grid))
     }
 
     /// The launch of [`post_entry`](Self::post_entry) for `rows` rows.
@@ -125,19 +136,10 @@ impl Plan {
             .with_overlap(self.limits.overlap)
     }
 
-    fn launch(
-        &self,
-        configuration: &Configuration,
-        batch: u32,
-        tokens: u32,
-        parts: u32,
-    ) -> Result<LaunchConfig, Error> {
-        self.check_batch(batch.into())?;
-        let blocks = configuration.blocks(self.limits.head_dim, batch.max(1), tokens, parts);
-        let grid = check_grid("tokens", format_args!("{tokens} in {batch} requests"), blocks)?;
-        Ok(LaunchConfig::new(grid, configuration.warps * 32)
-            .with_shared_bytes(configuration.shared_bytes)
-            .with_overlap(self.limits.overlap))
+    fn launch(&self, kernel: &Configuration, grid: u32) -> LaunchConfig {
+        LaunchConfig::new(grid, kernel.warps * 32)
+            .with_shared_bytes(kernel.shared_bytes)
+            .with_overlap(self.limits.overlap)
     }
 
     pub(crate) fn check_batch(&self, batch: u64) -> Result<(), Error> {
@@ -149,10 +151,48 @@ impl Plan {
         Err(Error::argument("batch", batch, limit, help))
     }
 
+    /// The kernel for a few new tokens of each of `batch` requests.
+    fn decode(&self, batch: u32) -> &'static Configuration {
+        if self.is_many(batch) { self.decode_many } else { self.decode }
+    }
+
+    /// Whether so many requests fill three quarters of the device when each tile of them has a block of the kernel for
+    /// many: from about there on it is the faster one.
+    pub(crate) fn is_many(&self, batch: u32) -> bool {
+        let tiles = u64::from(batch) * u64::from(self.decode_many.tiles(self.limits.head_dim));
+        4 * tiles >= 3 * self.blocks_at_once(self.decode_many)
+    }
+
+    /// Blocks that the device holds at once.
+    fn blocks_at_once(&self, kernel: &Configuration) -> u64 {
+        u64::from(kernel.min_blocks) * u64::from(self.multiprocessors)
+    }
+
+    /// Blocks of a decode of `batch` requests.
+    fn decode_blocks(&self, batch: u32) -> u64 {
+        self.decode(batch).blocks(self.limits.head_dim, batch.max(1), 0, self.decode_parts(batch))
+    }
+
+    /// Blocks that share the tiles of a window in a decode: the power of two with which the launch takes the shortest time,
+    /// if all blocks that the device holds run for as long as the tiles of one take, and one tile's time more to find the
+    /// request and its pages. 1 for kernels whose windows are not shared.
+    pub(crate) fn decode_parts(&self, batch: u32) -> u32 {
+        let kernel = self.decode(batch);
+        if (kernel.mode, kernel.ratio) != (Mode::Decode, kernels::LONG) {
+            return 1;
+        }
+        let tiles = kernel.tiles(self.limits.head_dim);
+        let time = |parts: u32| {
+            let blocks = u64::from(batch.max(1)) * u64::from(parts);
+            blocks.div_ceil(self.blocks_at_once(kernel)) * u64::from(1 + tiles / parts)
+        };
+        (0..=tiles.ilog2()).map(|power| 1 << power).min_by_key(|&parts| time(parts)).unwrap_or(1)
+    }
+
     /// Blocks that share the channels of a chunk of tokens: a power of two, so many that the device has two blocks for
     /// each multiprocessor if there are tiles enough. More would only read the same offsets more often. With running
     /// softmaxes there are no chunks, and this is 1.
-    pub(crate) fn parts(&self, batch: u32, tokens: u32) -> u32 {
+    pub(crate) fn prefill_parts(&self, batch: u32, tokens: u32) -> u32 {
         if self.prefill.mode != Mode::Prefill {
             return 1;
         }
@@ -163,13 +203,17 @@ impl Plan {
     }
 }
 
-/// Warps of a block that decode fastest.
+/// Warps of a block that decode fastest, as measured: for few requests, and for so many that they fill the device.
 ///
-/// With windows of 128 tokens, 16 warps have 8 rows each, all of which they load before they use the first, and leave
-/// the merge of 16 partial softmaxes; with fewer warps, loads follow each other. A window of 4 tokens is the work of
-/// one warp: 4 of them make a block only so that a multiprocessor holds enough.
-fn best_warps(ratio: u32) -> u32 {
-    if ratio == kernels::OVERLAPPING { 4 } else { 16 }
+/// With windows of 128 tokens, a thread of 8 warps loads all its tokens before it uses the first; with fewer warps, loads
+/// follow each other. When the device is full that does not matter any more, and of a state of f32 four warps, which hold
+/// half as many registers, read more. A window of 4 tokens is the work of one warp.
+fn best_warps(ratio: u32, state: NumberType) -> [u32; 2] {
+    match (ratio, state) {
+        (kernels::OVERLAPPING, _) => [1, 1],
+        (_, NumberType::F32) => [8, 4],
+        (_, NumberType::Bf16) => [8, 8],
+    }
 }
 
 /// The largest power of two that divides the channels of a row into whole tiles.
@@ -245,7 +289,7 @@ mod tests {
                 };
                 let plan = plan(limits).unwrap();
                 let chosen =
-                    if listed.mode == Mode::Prefill { plan.prefill_entry() } else { plan.decode_entry() };
+                    if listed.mode == Mode::Prefill { plan.prefill_entry() } else { plan.decode_entry(3) };
                 assert_eq!(chosen, listed.entry);
                 assert_eq!(plan.prefill_entry().starts_with("running"), running);
                 let launch = if listed.mode == Mode::Prefill {
@@ -267,19 +311,24 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_warps_is_chosen_by_the_window() {
-        for (ratio, warps, entry) in [
-            (128, None, "decode_bf16_f32_r128_w16"),
-            (128, Some(1), "decode_bf16_f32_r128_w1"),
-            (128, Some(4), "decode_bf16_f32_r128_w4"),
-            (4, None, "decode_bf16_f32_r4_w4"),
-            (4, Some(1), "decode_bf16_f32_r4_w1"),
+    fn the_number_of_warps_is_chosen_by_the_window_and_by_how_full_the_device_is() {
+        let bf16 = NumberType::Bf16;
+        for (limits, batch, entry) in [
+            (Limits::of(128, 512), 1, "decode_bf16_f32_r128_w8"),
+            // 198 requests have 792 tiles, and 132 multiprocessors hold 1,056 blocks of four warps.
+            (Limits::of(128, 512), 197, "decode_bf16_f32_r128_w8"),
+            (Limits::of(128, 512), 198, "decode_bf16_f32_r128_w4"),
+            (Limits::of(128, 128), 791, "decode_bf16_f32_r128_w8"),
+            (Limits::of(128, 128), 792, "decode_bf16_f32_r128_w4"),
+            (Limits { state: bf16, ..Limits::of(128, 512) }, 4096, "decode_bf16_bf16_r128_w8"),
+            (Limits { warps: Some(1), ..Limits::of(128, 512) }, 4096, "decode_bf16_f32_r128_w1"),
+            (Limits { warps: Some(8), ..Limits::of(128, 512) }, 4096, "decode_bf16_f32_r128_w8"),
+            (Limits::of(4, 512), 4096, "decode_bf16_f32_r4_w1"),
+            (Limits { warps: Some(4), ..Limits::of(4, 128) }, 1, "decode_bf16_f32_r4_w4"),
         ] {
-            for head_dim in kernels::HEAD_DIMS {
-                let plan = plan(Limits { warps, ..Limits::of(ratio, head_dim) }).unwrap();
-                assert_eq!(plan.decode_entry(), entry);
-                assert_eq!(plan.width(), if ratio == 4 { 2 * head_dim } else { head_dim });
-            }
+            let plan = plan(limits).unwrap();
+            assert_eq!(plan.decode_entry(batch), entry, "{batch} requests");
+            assert_eq!(plan.width(), if limits.ratio == 4 { 2 * limits.head_dim } else { limits.head_dim });
         }
     }
 
@@ -287,8 +336,8 @@ mod tests {
     fn an_unlisted_configuration_is_printed_with_those_that_are_listed() {
         let limits = Limits::of(128, 512);
         for (bad, tuple) in [
-            (Limits { head_dim: 256, ..limits }, "(head_dim 256, kv bf16, state f32, ratio 128, warps 16)"),
-            (Limits { ratio: 8, ..limits }, "(head_dim 512, kv bf16, state f32, ratio 8, warps 16)"),
+            (Limits { head_dim: 256, ..limits }, "(head_dim 256, kv bf16, state f32, ratio 128, warps 8)"),
+            (Limits { ratio: 8, ..limits }, "(head_dim 512, kv bf16, state f32, ratio 8, warps 8)"),
             (Limits { warps: Some(5), ..limits }, "(head_dim 512, kv bf16, state f32, ratio 128, warps 5)"),
             (Limits { ratio: 0, ..limits }, "ratio 0"),
             (Limits { running: true, warps: Some(0), ..limits }, "warps 0)"),
@@ -304,7 +353,7 @@ mod tests {
     #[test]
     fn running_softmaxes_need_a_state_of_f32() {
         let limits = Limits { running: true, ..Limits::of(4, 128) };
-        assert_eq!(plan(limits).unwrap().decode_entry(), "running_bf16_r4");
+        assert_eq!(plan(limits).unwrap().decode_entry(1), "running_bf16_r4");
         assert_eq!(plan(limits).unwrap().prefill_entry(), "running_bf16_r4");
         let error = plan(Limits { state: NumberType::Bf16, ..limits }).unwrap_err().to_string();
         assert!(error.contains("running is true, but must be false with state = bf16"), "{error}");
@@ -313,17 +362,40 @@ mod tests {
     #[test]
     fn the_grid_of_decode_depends_on_the_batch_alone() {
         let grid = |limits: Limits, batch| plan(limits).unwrap().decode_launch(batch).unwrap().grid;
-        let tiles = |limits: Limits| plan(limits).unwrap().decode.tiles(limits.head_dim);
-        for head_dim in kernels::HEAD_DIMS {
+        for (head_dim, tiles) in [(128, 1), (512, 4)] {
             for warps in [None, Some(1), Some(4)] {
-                let limits = Limits { warps, ..Limits::of(128, head_dim) };
-                assert_eq!(grid(limits, 16), 16 * tiles(limits));
-                assert_eq!(grid(limits, 0), tiles(limits), "a launch has at least one request");
                 // Three windows can be touched; a warp for each tile of them.
                 let limits = Limits { warps, ..Limits::of(4, head_dim) };
-                assert_eq!(grid(limits, 16), 16 * 3 * tiles(limits) / warps.unwrap_or(4));
+                assert_eq!(grid(limits, 16), 16 * 3 * tiles / warps.unwrap_or(1));
+                assert_eq!(grid(limits, 0), grid(limits, 1), "a launch has at least one request");
+            }
+            let origin = Limits { warps: Some(4), ..Limits::of(128, head_dim) };
+            assert_eq!(grid(origin, 16), 16 * tiles, "a block for each tile, as in the origin");
+        }
+    }
+
+    #[test]
+    fn decode_shares_the_tiles_of_a_window_until_the_device_is_full() {
+        let eight = |state| Limits { state, warps: Some(8), ..Limits::of(128, 512) };
+        // 16 tiles, or 8 of bf16, and 264 blocks at once.
+        for (batch, f32_parts, bf16_parts) in [
+            (0, 16, 8),
+            (1, 16, 8),
+            (16, 16, 8),
+            (33, 8, 8),
+            (64, 4, 4),
+            (128, 2, 2),
+            (132, 2, 2),
+            (256, 1, 1),
+        ] {
+            for (state, parts) in [(NumberType::F32, f32_parts), (NumberType::Bf16, bf16_parts)] {
+                let plan = plan(eight(state)).unwrap();
+                assert_eq!(plan.decode_parts(batch), parts, "{batch} requests, {state}");
+                assert_eq!(plan.decode_launch(batch).unwrap().grid, batch.max(1) * parts);
             }
         }
+        // One more request than half of what fits: two waves of 9 tiles' time are worse than three of 5.
+        assert_eq!(plan(eight(NumberType::F32)).unwrap().decode_parts(140), 4);
     }
 
     #[test]
@@ -340,11 +412,11 @@ mod tests {
             (66, 66, 2),
         ] {
             let chunks = tokens / 128 + 2 * batch;
-            assert_eq!(plan.parts(batch, tokens), parts, "{batch} requests, {tokens} tokens");
+            assert_eq!(plan.prefill_parts(batch, tokens), parts, "{batch} requests, {tokens} tokens");
             assert_eq!(plan.prefill_launch(batch, tokens).unwrap().grid, parts * chunks);
         }
         let narrow = self::plan(Limits::of(4, 128)).unwrap();
-        assert_eq!(narrow.parts(1, 1), 1, "one tile");
+        assert_eq!(narrow.prefill_parts(1, 1), 1, "one tile");
     }
 
     #[test]
@@ -357,7 +429,7 @@ mod tests {
                 for (batch, tokens) in [(0, 0), (1, 1), (3, 100_000), (limits.max_batch, MOST)] {
                     let launch = plan.prefill_launch(batch, tokens).unwrap();
                     assert_eq!((launch.grid, launch.block), (batch.max(1) * (head_dim / 128), 32));
-                    assert_eq!(plan.parts(batch, tokens), 1);
+                    assert_eq!(plan.prefill_parts(batch, tokens), 1);
                     assert_eq!(launch, plan.decode_launch(batch).unwrap());
                 }
             }
@@ -366,27 +438,28 @@ mod tests {
 
     #[test]
     fn a_grid_beyond_the_device_is_refused() {
-        let limits = Limits::of(128, 512);
-        let most = MOST / plan(limits).unwrap().decode.tiles(512);
-        let large = plan(Limits { max_batch: most, ..limits }).unwrap();
-        assert!(large.decode_launch(most).unwrap().grid <= MOST);
-        let error = large.decode_launch(most + 1).unwrap_err().to_string();
-        let words = format!("batch is {}, but must be at most max_batch = {most}", most + 1);
+        let limits = Limits { max_batch: MOST, ..Limits::of(128, 512) };
+        let large = plan(limits).unwrap();
+        assert!(large.decode_launch(MOST).unwrap().grid <= MOST);
+        let error = large.decode_launch(MOST + 1).unwrap_err().to_string();
+        let words = format!("batch is {}, but must be at most max_batch = {MOST}", MOST + 1);
         assert!(error.contains(&words), "{error}");
-        let error = plan(Limits { max_batch: most + 1, ..limits }).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("max_batch is {}", most + 1)) && error.contains("1..=2147483647"),
-            "{error}"
-        );
-        let error = plan(Limits { max_batch: 0, ..limits }).unwrap_err().to_string();
-        assert!(error.contains("max_batch is 0, but must be 1..=2147483647"), "{error}");
-
-        let narrow = Limits { max_batch: MOST, ..Limits::of(4, 128) };
-        let error = plan(narrow).unwrap().prefill_launch(MOST, MOST).unwrap_err().to_string();
+        let error = large.prefill_launch(MOST, MOST).unwrap_err().to_string();
         assert!(
             error.contains("tokens is 2147483647 in 2147483647 requests") && error.contains("grid"),
             "{error}"
         );
+        for max_batch in [0, MOST + 1] {
+            let error = plan(Limits { max_batch, ..limits }).unwrap_err().to_string();
+            let words = format!("max_batch is {max_batch}, but must be 1..=2147483647");
+            assert!(error.contains(&words), "{error}");
+        }
+
+        // Windows that overlap: three warps for each tile, not shared.
+        let narrow = Limits { max_batch: MOST / 3, ..Limits::of(4, 128) };
+        assert_eq!(plan(narrow).unwrap().decode_launch(MOST / 3).unwrap().grid, MOST / 3 * 3);
+        let error = plan(Limits { max_batch: MOST, ..narrow }).unwrap_err().to_string();
+        assert!(error.contains("grid of 1..=2147483647 blocks instead of 6442450941"), "{error}");
     }
 
     #[test]

@@ -19,7 +19,8 @@ impl Plan {
     pub fn decode_slots(&self, next_n: u32, args: &CompressArgs, report: u64) -> Result<Slots, Error> {
         self.check_decode(next_n, args)?;
         check_address("report", report, WORD)?;
-        Ok(slots(&self.compress_parameters(args, next_n, 1, report)))
+        let parts = self.decode_parts(narrow(args.kv_lens.shape[0]));
+        Ok(slots(&self.compress_parameters(args, next_n, parts, report)))
     }
 
     /// The parameters of [`prefill_entry`](Self::prefill_entry), as [`decode_slots`](Self::decode_slots).
@@ -30,7 +31,7 @@ impl Plan {
         self.check_prefill(args)?;
         check_address("report", report, WORD)?;
         let [batch, tokens] = [args.kv_lens.shape[0], args.kv_score.shape[0]].map(narrow);
-        Ok(slots(&self.compress_parameters(args, tokens, self.parts(batch, tokens), report)))
+        Ok(slots(&self.compress_parameters(args, tokens, self.prefill_parts(batch, tokens), report)))
     }
 
     /// The parameters of [`post_entry`](Self::post_entry), as [`decode_slots`](Self::decode_slots).
@@ -180,7 +181,7 @@ mod tests {
             for running in [false, true] {
                 let plan = plan(Limits { running, ..Limits::of(ratio, 512) });
                 let args = compress_args(&plan);
-                assert_parameters(plan.decode_entry(), &plan.compress_parameters(&args, 4, 1, 0x1000));
+                assert_parameters(plan.decode_entry(1), &plan.compress_parameters(&args, 4, 1, 0x1000));
                 assert_parameters(plan.prefill_entry(), &plan.compress_parameters(&args, 7, 4, 0x1000));
                 for store in [Store::Bf16, per_tensor(), per_group(&plan)] {
                     let args = post_args(&plan, store);
@@ -217,7 +218,7 @@ mod tests {
             ("max_new", 3),
             ("parts", 1),
         ] {
-            assert_eq!(value(&decode, plan.decode_entry(), name), expected, "{name}");
+            assert_eq!(value(&decode, plan.decode_entry(3), name), expected, "{name}");
         }
         // All new tokens may be one request's; 6 chunks in 2 parts are more than two for each of 4 multiprocessors.
         let prefill = plan.prefill_slots(&args, 0x2000).unwrap();

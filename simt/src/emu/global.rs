@@ -108,6 +108,12 @@ fn too_early(cx: &mut Context, address: usize, this: Access, place: Place) -> ! 
     cx.raise(FaultKind::TooEarly { target, this }, place, None);
 }
 
+/// Checks that there is something at an address. It is not read: it may be undefined, written by others, and a launch that
+/// overlaps need not have waited.
+pub(super) fn prefetch(address: *const u8, place: Place) {
+    find(context(), address as usize, 1, place);
+}
+
 fn plain(access: Access) -> Kind {
     Kind { access, order: None }
 }

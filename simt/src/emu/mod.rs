@@ -274,6 +274,10 @@ impl Machine for Emulator {
         global::load_half(address, Location::caller())
     }
     #[track_caller]
+    unsafe fn global_prefetch(address: *const u8) {
+        global::prefetch(address, Location::caller());
+    }
+    #[track_caller]
     unsafe fn global_store_half(address: *mut u16, value: u16) {
         global::store_half(address, value, Location::caller());
     }

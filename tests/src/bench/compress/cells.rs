@@ -7,7 +7,8 @@
 use std::fmt;
 
 use dsa_kernels::compress::{CompressorBuilder, Limits, NumberType};
-use dsa_kernels_gpu::compress::width;
+use dsa_kernels_gpu::compress::configuration::{Configuration, Mode};
+use dsa_kernels_gpu::compress::{CONFIGURATIONS, width};
 
 /// What a launch does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,18 +181,27 @@ impl fmt::Display for Cell {
 pub fn full() -> Vec<Cell> {
     let each = |make: &dyn Fn(u32) -> Cell| BATCHES.map(make);
     let mut cells = Vec::new();
-    cells.extend(each(&|batch| Cell { warps: Some(1), ..Cell::decode(batch) }));
-    cells.extend(each(&|batch| Cell { warps: Some(4), ..Cell::decode(batch) }));
-    cells.extend(each(&Cell::decode));
-    cells.extend(each(&|batch| Cell { state: NumberType::Bf16, ..Cell::decode(batch) }));
-    cells.extend(each(&|batch| Cell { ratio: 4, warps: Some(1), ..Cell::decode(batch) }));
-    cells.extend(each(&|batch| Cell { ratio: 4, ..Cell::decode(batch) }));
+    for (ratio, state) in [(128, NumberType::F32), (128, NumberType::Bf16), (4, NumberType::F32)] {
+        let decode = |warps| move |batch| Cell { ratio, state, warps, ..Cell::decode(batch) };
+        for warps in listed_warps(ratio, state) {
+            cells.extend(each(&decode(Some(warps))));
+        }
+        cells.extend(each(&decode(None)));
+    }
     cells.extend(each(&|batch| Cell { work: Work::Running, ..Cell::decode(batch) }));
     cells.extend(each(&|batch| Cell { work: Work::Running, ratio: 4, ..Cell::decode(batch) }));
     cells.extend(each(&|batch| Cell { work: Work::Post, ..Cell::decode(batch) }));
     cells.extend(each(&|batch| Cell { work: Work::DecodePost, ..Cell::decode(batch) }));
     cells.extend(PROMPTS.map(|(batch, tokens)| Cell { work: Work::Prefill, tokens, ..Cell::decode(batch) }));
     cells
+}
+
+/// The numbers of warps that there are kernels of decode for.
+fn listed_warps(ratio: u32, state: NumberType) -> impl Iterator<Item = u32> {
+    let listed = move |c: &&Configuration| {
+        (c.mode, c.kv, c.state, c.ratio) == (Mode::Decode, NumberType::Bf16, state, ratio)
+    };
+    CONFIGURATIONS.iter().filter(listed).map(|configuration| configuration.warps)
 }
 
 /// The two smaller batches of the fastest decode.

@@ -32,9 +32,9 @@ impl Operator {
     pub fn entries(&self) -> String {
         let plan = self.compressor.plan();
         match self.cell.work {
-            Work::Decode | Work::Running => plan.decode_entry().to_owned(),
+            Work::Decode | Work::Running => plan.decode_entry(self.cell.batch).to_owned(),
             Work::Post => plan.post_entry().to_owned(),
-            Work::DecodePost => format!("{}+{}", plan.decode_entry(), plan.post_entry()),
+            Work::DecodePost => format!("{}+{}", plan.decode_entry(self.cell.batch), plan.post_entry()),
             Work::Prefill => plan.prefill_entry().to_owned(),
         }
     }
