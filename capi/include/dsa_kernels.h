@@ -368,7 +368,14 @@ dsa_status dsa_compressor_destroy(dsa_compressor *compressor);
 dsa_status dsa_compressor_enqueue_decode(dsa_compressor *compressor, uint32_t next_n, const dsa_compress_args *args,
                                          void *stream);
 
-/* The same for any number of new tokens of each request. The shape of the launch depends on `batch` and
+/* dsa_compressor_enqueue_decode, then dsa_compressor_enqueue_post of the same requests and rows (`compressed` is the
+ * output, and kv_lens, cu_new and cu_out are the same arrays): in one launch, which is faster, or, with running softmaxes
+ * and a set number of warps, in two. The results are the same to the bit. Two such launches of one compressor must not
+ * run at the same time. */
+dsa_status dsa_compressor_enqueue_decode_store(dsa_compressor *compressor, uint32_t next_n, const dsa_compress_args *args,
+                                               const dsa_post_args *post, void *stream);
+
+/* dsa_compressor_enqueue_decode for any number of new tokens of each request. The shape of the launch depends on `batch` and
  * `tokens` alone. */
 dsa_status dsa_compressor_enqueue_prefill(dsa_compressor *compressor, const dsa_compress_args *args, void *stream);
 

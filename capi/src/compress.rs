@@ -419,6 +419,34 @@ pub unsafe extern "C" fn dsa_compressor_enqueue_decode(
     }
 }
 
+/// Enqueues the compression of a few new tokens and the storing of the rows that are written.
+///
+/// # Safety
+/// As for [`dsa_compressor_enqueue_decode`], of both arguments; and as [`Compressor::enqueue_decode_store`] says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dsa_compressor_enqueue_decode_store(
+    compressor: *const CCompressor,
+    next_n: u32,
+    args: *const CCompressArgs,
+    post: *const CPostArgs,
+    stream: *mut c_void,
+) -> Status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        enqueue(
+            compressor,
+            args,
+            stream,
+            |args, operator| {
+                check_pointer("post", post)?;
+                let post = versioned::read(post)?.tensors(operator)?;
+                Ok((args.tensors(operator), post))
+            },
+            |operator, stream, (args, post)| operator.enqueue_decode_store(stream, next_n, args, post),
+        )
+    }
+}
+
 /// Enqueues the compression of any number of new tokens.
 ///
 /// # Safety

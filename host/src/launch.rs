@@ -187,7 +187,7 @@ pub struct Slots {
 
 impl Slots {
     /// As many as the kernel of this crate with the most parameters has, and a few more.
-    const MOST: usize = 32;
+    const MOST: usize = 48;
 
     pub(crate) fn new() -> Self {
         Self { words: [0; Self::MOST], len: 0 }

@@ -166,6 +166,7 @@ static void compresses_and_stores(uint32_t store) {
     const uint16_t *row = cache + (4 + 1) * HEAD_DIM; /* page 1, window 1 */
     const unsigned char *bytes = (const unsigned char *)cache + (4 + 1) * HEAD_DIM;
     size_t element = store == DSA_STORE_BF16 ? 2 : 1, i, right = 0;
+    int launches;
     int32_t first_out[BATCH + 1] = {0, 1, 2};
     Batch batch = batch_of(0, first_lens, cu_new, first_out, sizeof output);
     dsa_compressor_config config = config_of(4, HEAD_DIM);
@@ -215,24 +216,33 @@ static void compresses_and_stores(uint32_t store) {
     post.kv_lens = batch.args.kv_lens;
     post.cu_new = batch.args.cu_new;
     post.cu_out = batch.args.cu_out;
-    OK(dsa_compressor_enqueue_post(compressor, &post, NULL));
-    no_report(compressor);
-    OK(dsa_buffer_download(device, cache, post.cache.pool, CACHE_ROWS * HEAD_DIM * element));
-    CHECK(is_poison(cache, (4 + 1) * HEAD_DIM * element));
-    CHECK(is_poison((const char *)cache + (4 + 2) * HEAD_DIM * element, 2 * HEAD_DIM * element));
-    for (i = 0, right = 0; i < HEAD_DIM; i++) {
-        if (store == DSA_STORE_BF16)
-            right += fabsf(from_bf16(row[i]) - 1.0f) < 0.01f;
-        else if (store == DSA_STORE_FP8_PER_TENSOR)
-            right += bytes[i] == 0x40; /* 1 divided by 0.5 is 2 */
-        else
-            right += bytes[i] == bytes[0] && bytes[i] >= 0x70 && bytes[i] <= 0x7e; /* near the largest, 448 */
-    }
-    CHECK(right == HEAD_DIM);
-    if (store == DSA_STORE_FP8_PER_GROUP) {
-        OK(dsa_buffer_download(device, scales, post.scales, sizeof scales));
-        CHECK(scales[4 + 1] > 0.0f && scales[4 + 1] < 0.01f);
-        CHECK(is_poison(scales, (4 + 1) * sizeof *scales));
+    /* Behind the decode above, then once more in one launch with it. */
+    for (launches = 2; launches > 0; launches--) {
+        if (launches == 2) {
+            OK(dsa_compressor_enqueue_post(compressor, &post, NULL));
+        } else {
+            memset(cache, 0x5a, sizeof cache);
+            OK(dsa_buffer_upload(device, post.cache.pool, cache, CACHE_ROWS * HEAD_DIM * element));
+            OK(dsa_compressor_enqueue_decode_store(compressor, 4, &batch.args, &post, NULL));
+        }
+        no_report(compressor);
+        OK(dsa_buffer_download(device, cache, post.cache.pool, CACHE_ROWS * HEAD_DIM * element));
+        CHECK(is_poison(cache, (4 + 1) * HEAD_DIM * element));
+        CHECK(is_poison((const char *)cache + (4 + 2) * HEAD_DIM * element, 2 * HEAD_DIM * element));
+        for (i = 0, right = 0; i < HEAD_DIM; i++) {
+            if (store == DSA_STORE_BF16)
+                right += fabsf(from_bf16(row[i]) - 1.0f) < 0.01f;
+            else if (store == DSA_STORE_FP8_PER_TENSOR)
+                right += bytes[i] == 0x40; /* 1 divided by 0.5 is 2 */
+            else
+                right += bytes[i] == bytes[0] && bytes[i] >= 0x70 && bytes[i] <= 0x7e; /* near the largest, 448 */
+        }
+        CHECK(right == HEAD_DIM);
+        if (store == DSA_STORE_FP8_PER_GROUP) {
+            OK(dsa_buffer_download(device, scales, post.scales, sizeof scales));
+            CHECK(scales[4 + 1] > 0.0f && scales[4 + 1] < 0.01f);
+            CHECK(is_poison(scales, (4 + 1) * sizeof *scales));
+        }
     }
     OK(dsa_buffer_free(device, (void *)post.weight));
     OK(dsa_buffer_free(device, (void *)post.rotations));
@@ -279,9 +289,9 @@ static void refuses_bad_configs(void) {
     } bad[] = {
         {offsetof(dsa_compressor_config, size), 0, "config->size is 0", "sizeof(dsa_compressor_config)"},
         {offsetof(dsa_compressor_config, size), 39, "config->size is 39", "40..=4096"},
-        {offsetof(dsa_compressor_config, ratio), 8, "(head_dim 128, kv bf16, state f32, ratio 8, warps 16)",
+        {offsetof(dsa_compressor_config, ratio), 8, "(head_dim 128, kv bf16, state f32, ratio 8, warps 8)",
          "ratio 128, warps 1|4"},
-        {offsetof(dsa_compressor_config, head_dim), 64, "(head_dim 64, kv bf16, state f32, ratio 128, warps 16)",
+        {offsetof(dsa_compressor_config, head_dim), 64, "(head_dim 64, kv bf16, state f32, ratio 128, warps 8)",
          "head_dim 128|512"},
         {offsetof(dsa_compressor_config, warps), 3, "(head_dim 128, kv bf16, state f32, ratio 128, warps 3)", ""},
         {offsetof(dsa_compressor_config, kv_type), 3, "config->kv_type is 3", "0..=2"},
@@ -347,6 +357,8 @@ static void refuses_bad_launches(void) {
     REFUSED(dsa_compressor_enqueue_decode(compressor, 4, NULL, NULL), DSA_INVALID_ARGUMENT, "args is NULL", "");
     REFUSED(dsa_compressor_enqueue_prefill(compressor, AFTER(&batch.args, 2), NULL), DSA_INVALID_ARGUMENT,
             "args is 0x", "aligned to 8 bytes");
+    REFUSED(dsa_compressor_enqueue_decode_store(compressor, 4, &batch.args, NULL, NULL), DSA_INVALID_ARGUMENT,
+            "post is NULL", "");
     REFUSED(dsa_compressor_enqueue_decode(compressor, 0, &batch.args, NULL), DSA_INVALID_ARGUMENT, "next_n is 0",
             "1..=8");
     REFUSED(dsa_compressor_enqueue_decode(compressor, 9, &batch.args, NULL), DSA_INVALID_ARGUMENT, "next_n is 9",

@@ -1,15 +1,14 @@
 //! Captured compressions, replayed while lengths, tables and contents change.
 
-use dsa_kernels::compress::{CompressArgs, ElementType, PagedTensor, PostArgs, Store, Tensor};
-use dsa_kernels::{Buffer, Device, Error, Graph};
+use dsa_kernels::Graph;
 use dsa_kernels_tests::batch::BatchSpec;
-use dsa_kernels_tests::compress::batch::{Expected, Spec, Step};
+use dsa_kernels_tests::compress::batch::{Spec, Step};
 use dsa_kernels_tests::compress::harness::{Harness, Launch};
-use dsa_kernels_tests::compress::post_reference::{ROTATED, Steps, angles, first_wrong_bf16};
 use dsa_kernels_tests::compress::reference::Shape;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::random::Random;
 
+use crate::compress_cache::Cache;
 use crate::compress_support::{LONG, SHORT, harness, random_step, with_types};
 use crate::support::{build, device, scaled, seed, selector};
 
@@ -60,103 +59,8 @@ fn a_graph_follows_lengths_tables_and_contents_changed_after_capture() {
     }
 }
 
-/// Rows of a page of the cache.
-const CACHE_PAGE: usize = 6;
-/// What rows are normalised with.
-const EPSILON: f32 = 1e-5;
-/// What every byte of the cache holds that nothing was stored in.
-const CACHE_POISON: u8 = 0x77;
-
-/// The cache of compressed rows, on the device and on the host.
-struct Cache {
-    steps: Steps,
-    weight: Buffer<f32>,
-    rotations: Buffer<f32>,
-    pool: Buffer<u8>,
-    blocks: Buffer<i32>,
-    /// Physical pages by request, then by logical page.
-    table: Vec<i32>,
-    mirror: Vec<u8>,
-    spec: Spec,
-}
-
-impl Cache {
-    fn new(device: &Device, spec: Spec, random: &mut Random) -> Result<Self, Error> {
-        let head_dim = spec.shape.head_dim;
-        let weight: Vec<_> = (0..head_dim).map(|_| 1.0 + 0.2 * random.normal()).collect();
-        let rotations: Vec<_> = (0..spec.max_len).flat_map(angles).collect();
-        let pages = spec.requests * Self::max_blocks(&spec);
-        let pool = device.alloc(pages * CACHE_PAGE * head_dim * 2)?;
-        pool.fill_bytes(CACHE_POISON)?;
-        Ok(Self {
-            weight: device.upload(&weight)?,
-            steps: Steps { weight, epsilon: EPSILON, hadamard: false },
-            rotations: device.upload(&rotations)?,
-            mirror: vec![CACHE_POISON; pool.len()],
-            pool,
-            blocks: device.alloc(pages)?,
-            table: (0..pages as i32).collect(),
-            spec,
-        })
-    }
-
-    fn max_blocks(spec: &Spec) -> usize {
-        (spec.max_len / spec.shape.ratio).div_ceil(CACHE_PAGE)
-    }
-
-    /// Gives the requests other pages.
-    fn shuffle(&mut self, random: &mut Random) -> Result<(), Error> {
-        for last in (1..self.table.len()).rev() {
-            self.table.swap(last, random.below(last + 1));
-        }
-        self.blocks.upload(&self.table)
-    }
-
-    fn args(&self, args: CompressArgs) -> Result<PostArgs, Error> {
-        let (head_dim, blocks) = (self.spec.shape.head_dim as u64, Self::max_blocks(&self.spec) as u64);
-        let requests = self.spec.requests as u64;
-        let shape = [requests * blocks, CACHE_PAGE as u64, head_dim];
-        Ok(PostArgs {
-            compressed: args.output,
-            weight: Tensor::of(&self.weight, [head_dim])?,
-            epsilon: EPSILON,
-            rotations: Tensor::of(&self.rotations, [self.spec.max_len as u64, ROTATED as u64])?,
-            cache: PagedTensor {
-                pool: Tensor::raw(self.pool.address(), ElementType::Bf16, shape),
-                blocks: Tensor::of(&self.blocks, [requests, blocks])?,
-            },
-            store: Store::Bf16,
-            hadamard: false,
-            kv_lens: args.kv_lens,
-            cu_new: args.cu_new,
-            cu_out: args.cu_out,
-        })
-    }
-
-    /// Checks the rows that were stored, and that nothing else was written.
-    fn verify(&mut self, harness: &Harness, expected: &Expected) {
-        let (Spec { shape, .. }, blocks) = (self.spec, Self::max_blocks(&self.spec));
-        let got = self.pool.download().unwrap();
-        for (&row, wanted) in &expected.rows {
-            let page = self.table[wanted.request * blocks + wanted.window / CACHE_PAGE] as usize;
-            let bytes = shape.head_dim * 2;
-            let first = (page * CACHE_PAGE + wanted.window % CACHE_PAGE) * bytes;
-            let stored = &got[first..first + bytes];
-            let compressed = harness.output_row(row).unwrap();
-            let row = self.steps.apply(&compressed, &angles(wanted.window * shape.ratio));
-            let numbers: Vec<_> = stored.chunks_exact(2).map(|x| u16::from_ne_bytes([x[0], x[1]])).collect();
-            if let Some(wrong) = first_wrong_bf16(&row, &numbers) {
-                panic!("stored row of window {} of request {}: {wrong}", wanted.window, wanted.request);
-            }
-            self.mirror[first..first + bytes].copy_from_slice(stored);
-        }
-        let stray = got.iter().zip(&self.mirror).position(|(got, wanted)| got != wanted);
-        assert_eq!(stray, None, "a byte of the cache was written that has no row");
-    }
-}
-
-/// Compression, what comes after it, and the selection of rows, in one graph.
-fn whole_step(default_seed: u64, shape: Shape) {
+/// Compression, what comes after it, as `launches` launches, and the selection of rows, in one graph.
+fn whole_step(default_seed: u64, shape: Shape, launches: u32) {
     const K: usize = 24;
     let seed = seed(default_seed);
     let device = device(seed);
@@ -166,7 +70,8 @@ fn whole_step(default_seed: u64, shape: Shape) {
     let mut harness = harness(&device, spec, |builder| builder);
     let mut cache = Cache::new(&device, spec, &mut random).unwrap();
     let (tokens, rows) = (Harness::max_tokens(&spec), Harness::max_rows(&spec));
-    let post = cache.args(harness.args(tokens, rows).unwrap()).unwrap();
+    let args = harness.args(tokens, rows).unwrap();
+    let post = cache.args(&args).unwrap();
 
     // The scores that rows are selected by come from elsewhere.
     let scores = |step: usize, lens: &[usize]| {
@@ -179,10 +84,16 @@ fn whole_step(default_seed: u64, shape: Shape) {
 
     let stream = harness.stream.clone();
     let graph = Graph::capture(&stream, |stream| {
-        harness.enqueue(stream, launch, tokens, rows)?;
         // SAFETY: the arguments are those of buffers of `harness` and `cache`, which outlive the graph; requests have no
         // page in common.
-        unsafe { harness.compressor.enqueue_post(stream, &post) }?;
+        unsafe {
+            if launches == 1 {
+                harness.compressor.enqueue_decode_store(stream, 4, &args, &post)?;
+            } else {
+                harness.compressor.enqueue_decode(stream, 4, &args)?;
+                harness.compressor.enqueue_post(stream, &post)?;
+            }
+        }
         selector.enqueue_on(stream, &placed)
     })
     .unwrap();
@@ -206,10 +117,20 @@ fn whole_step(default_seed: u64, shape: Shape) {
 
 #[test]
 fn a_whole_decode_step_in_one_graph_stays_right_for_many_replays() {
-    whole_step(152, LONG);
+    whole_step(152, LONG, 2);
 }
 
 #[test]
 fn a_whole_decode_step_with_windows_that_overlap_stays_right_for_many_replays() {
-    whole_step(153, SHORT);
+    whole_step(153, SHORT, 2);
+}
+
+#[test]
+fn a_decode_that_stores_in_one_graph_stays_right_for_many_replays() {
+    whole_step(154, Shape { head_dim: 512, ..LONG }, 1);
+}
+
+#[test]
+fn a_decode_that_stores_with_windows_that_overlap_stays_right_for_many_replays() {
+    whole_step(155, Shape { head_dim: 512, ..SHORT }, 1);
 }

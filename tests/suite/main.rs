@@ -37,15 +37,18 @@
 //! | state of bf16 | every test takes all pairs of types in turn |
 //! | exact bytes of the pools, untouched output rows, poison in unused memory | every test: `harness::Harness::verify` |
 //! | a graph whose lengths, tables and contents change | `compress_graphs::a_graph_follows_lengths_tables_and_contents_changed_after_capture` |
+//! | rows that the launch stores which writes them | `compress_store`, `compress_graphs::a_decode_that_stores_in_one_graph_stays_right_for_many_replays` |
 //! | a bad request beside good ones | `compress_errors::a_bad_request_is_reported_and_changes_nothing` |
 
 mod clusters;
+mod compress_cache;
 mod compress_decode;
 mod compress_errors;
 mod compress_graphs;
 mod compress_post;
 mod compress_prefill;
 mod compress_running;
+mod compress_store;
 mod compress_support;
 mod errors;
 mod exactness;

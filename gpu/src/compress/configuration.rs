@@ -8,6 +8,8 @@ use super::{Batch, LONG, overlap, prefill};
 pub enum Mode {
     /// A few new tokens for each request: [`decode`](super::decode).
     Decode,
+    /// The same, and the rows that are written are stored: [`decode`](super::decode), then [`post`](mod@super::post).
+    DecodeStore,
     /// Any number of new tokens: [`prefill`].
     Prefill,
     /// Any number of new tokens, best a few, the state a running softmax: [`running`](super::running).
@@ -44,12 +46,14 @@ impl Configuration {
     }
 
     /// Blocks of a launch for `batch` requests with `tokens` new tokens together. `parts` of them share the tiles of a
-    /// window in [`Mode::Prefill`], and in [`Mode::Decode`] if windows do not overlap.
+    /// window in [`Mode::Prefill`], and in a decode if windows do not overlap.
     pub const fn blocks(&self, head_dim: u32, batch: u32, tokens: u32, parts: u32) -> u64 {
         let tiles = batch as u64 * self.tiles(head_dim) as u64;
         match self.mode {
-            Mode::Decode if self.ratio == LONG => batch as u64 * parts as u64,
-            Mode::Decode => (tiles * overlap::MOST_TOUCHED as u64).div_ceil(self.warps as u64),
+            Mode::Decode | Mode::DecodeStore if self.ratio == LONG => batch as u64 * parts as u64,
+            Mode::Decode | Mode::DecodeStore => {
+                (tiles * overlap::MOST_TOUCHED as u64).div_ceil(self.warps as u64)
+            }
             Mode::Prefill => prefill::chunks(tokens, batch) * parts as u64,
             Mode::Running => tiles,
         }

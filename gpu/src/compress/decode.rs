@@ -11,6 +11,7 @@ use dsa_simt::{block, grid, thread, warp};
 use super::configuration::{Configuration, Kernel, Mode};
 use super::number::Number;
 use super::request::Request;
+use super::then::{Nothing, Store, Then};
 use super::tokens::Tokens;
 use super::window::{self, Reading, Window};
 use super::{Batch, LONG, OVERLAPPING, overlap, report};
@@ -25,9 +26,13 @@ const ORIGIN_TILE: u32 = 128;
 /// Lanes that share a token in the others: a line of 128 bytes of each row, and as many blocks as that makes.
 const LANES: u32 = 8;
 
-/// Threads of a multiprocessor that have registers: 128 or 64 for each, as few as hold what a thread reads at once.
+/// Threads of a multiprocessor that have registers where rows are stored, too.
+const STORE_THREADS: u32 = 512;
+
+/// Threads of a multiprocessor that have registers: 128 or 64 for each, as few as hold what a thread reads at once; and of
+/// blocks of a warp, so many as a multiprocessor of any kind holds.
 const fn resident_threads(ratio: u32, warps: u32, per_vector: usize) -> u32 {
-    if ratio == OVERLAPPING || warps == 8 || per_vector == 8 { 512 } else { 1024 }
+    if ratio == OVERLAPPING || warps == 8 || warps == 1 || per_vector == 8 { 512 } else { 1024 }
 }
 
 impl<K: Number, S: Number, const RATIO: u32, const WARPS: u32> Kernel for Decode<K, S, RATIO, WARPS> {
@@ -52,25 +57,54 @@ impl<K: Number, S: Number, const RATIO: u32, const WARPS: u32> Kernel for Decode
 
     #[inline(always)]
     unsafe fn run(batch: Batch) {
-        grid::wait_for_earlier();
-        grid::let_later_start();
-        if RATIO == OVERLAPPING {
-            by_warps::<K, S, WARPS>(batch);
-        } else if WARPS <= ORIGIN_WARPS {
-            by_blocks::<K, S, WARPS, ORIGIN_TILE, 1>(batch);
-        } else {
-            // All of a thread's tokens at once.
-            match S::PER_VECTOR {
-                4 => by_blocks::<K, S, WARPS, { LANES * 4 }, 4>(batch),
-                _ => by_blocks::<K, S, WARPS, { LANES * 8 }, 4>(batch),
-            }
+        run::<K, S, RATIO, WARPS>(batch, Nothing);
+    }
+}
+
+/// [`Decode`], and the rows that it writes are stored.
+pub struct DecodeStore<K, S, const RATIO: u32, const WARPS: u32>(PhantomData<(K, S)>);
+
+impl<K: Number, S: Number, const RATIO: u32, const WARPS: u32> DecodeStore<K, S, RATIO, WARPS> {
+    /// What it is compiled for.
+    pub const CONFIGURATION: Configuration = Configuration {
+        mode: Mode::DecodeStore,
+        min_blocks: STORE_THREADS / (WARPS * warp::SIZE),
+        ..Decode::<K, S, RATIO, WARPS>::CONFIGURATION
+    };
+
+    /// Runs a thread of it.
+    ///
+    /// # Safety
+    /// The launcher keeps the promises of [`Batch`], of [`Store`], and of the configuration.
+    #[inline(always)]
+    pub unsafe fn run(batch: Batch, store: Store) {
+        run::<K, S, RATIO, WARPS>(batch, store);
+    }
+}
+
+#[inline(always)]
+fn run<K: Number, S: Number, const RATIO: u32, const WARPS: u32>(batch: Batch, then: impl Then) {
+    grid::wait_for_earlier();
+    grid::let_later_start();
+    if RATIO == OVERLAPPING {
+        by_warps::<K, S, WARPS>(batch, then);
+    } else if WARPS <= ORIGIN_WARPS {
+        by_blocks::<K, S, WARPS, ORIGIN_TILE, 1>(batch, then);
+    } else {
+        // All of a thread's tokens at once.
+        match S::PER_VECTOR {
+            4 => by_blocks::<K, S, WARPS, { LANES * 4 }, 4>(batch, then),
+            _ => by_blocks::<K, S, WARPS, { LANES * 8 }, 4>(batch, then),
         }
     }
 }
 
 /// A block for each request and each of the parts that its tiles are shared among.
 #[inline(always)]
-fn by_blocks<K: Number, S: Number, const WARPS: u32, const TILE: u32, const BATCH: usize>(batch: Batch) {
+fn by_blocks<K: Number, S: Number, const WARPS: u32, const TILE: u32, const BATCH: usize>(
+    batch: Batch,
+    then: impl Then,
+) {
     let (number, part) = (block::index() / batch.parts, block::index() % batch.parts);
     let speaks = thread::index() == 0;
     let request = match batch.offsets().request(number, LONG) {
@@ -101,11 +135,14 @@ fn by_blocks<K: Number, S: Number, const WARPS: u32, const TILE: u32, const BATC
         let reading = Reading::<WARPS, TILE, BATCH, false>::begin(&tokens, &second, part);
         reading.finish(&batch, &tokens, &second, shared);
     }
+    if first.row.is_some() {
+        then.block_wrote(&request, start / LONG, batch.parts);
+    }
 }
 
 /// A warp for each request, tile and window.
 #[inline(always)]
-fn by_warps<K: Number, S: Number, const WARPS: u32>(batch: Batch) {
+fn by_warps<K: Number, S: Number, const WARPS: u32>(batch: Batch, then: impl Then) {
     let tile = overlap::tile(S::PER_VECTOR);
     let tiles = batch.head_dim.div_ceil(tile);
     let unit = block::index() * WARPS + thread::warp();
@@ -131,4 +168,7 @@ fn by_warps<K: Number, S: Number, const WARPS: u32>(batch: Batch) {
         return batch.report.refuse(number, report::PAGE, thread::lane() == 0);
     }
     overlap::run(&batch, &tokens, window, tile);
+    if request.len >= (window + 1) * OVERLAPPING {
+        then.warp_wrote(&request, window, tiles);
+    }
 }

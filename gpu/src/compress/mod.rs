@@ -27,7 +27,7 @@
 //! | [`decode`] | a few new tokens for each request |
 //! | [`prefill`] | any number of new tokens for each request |
 //! | [`running`] | as both, with running softmaxes as the state: a step costs what its tokens cost, not a window |
-//! | [`mod@post`] | normalises, rotates, quantises and stores the rows that were written |
+//! | [`mod@post`] | normalises, rotates, quantises and stores the rows that were written: as a launch of its own, or behind a decode ([`then`]) |
 //!
 //! The entry points are one table, [`CONFIGURATIONS`], from which launches, tests and benchmarks are derived. The
 //! mathematics is that of DeepSeek-V4; the contract follows TensorRT-LLM's `pagedKvCompressKernel` (PR 14124).
@@ -45,6 +45,7 @@ pub mod report;
 pub mod request;
 pub mod running;
 pub mod softmax;
+pub mod then;
 pub mod tokens;
 pub mod window;
 

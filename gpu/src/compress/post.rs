@@ -173,6 +173,17 @@ pub unsafe fn run(rows: Rows) {
     report_bad_words(&rows);
 }
 
+/// Stores row `row` of request `number`, which this launch has written: with all its writes before this call, in the
+/// order of the device's memory. Collective over the warp.
+#[inline(always)]
+pub fn store_written(rows: &Rows, row: u32, number: u32) {
+    if rows.head_dim == 128 {
+        store_row_of::<4, true>(rows, row, number);
+    } else {
+        store_row_of::<16, true>(rows, row, number);
+    }
+}
+
 /// Reports the requests whose words are wrong, each by one thread: they may have no rows, so no warp may come across
 /// them.
 #[inline(always)]
@@ -222,7 +233,7 @@ fn store_row<const C: usize>(rows: &Rows, row: u32) {
             if thread::lane() == lane {
                 mine &= mine - 1;
             }
-            store_row_of::<C>(rows, row, first + i * warp::SIZE + lane);
+            store_row_of::<C, false>(rows, row, first + i * warp::SIZE + lane);
         }
         if rows.batch - first <= STRIPE {
             return;
@@ -231,11 +242,15 @@ fn store_row<const C: usize>(rows: &Rows, row: u32) {
     }
 }
 
-/// Stores row `row`, one of those that the offsets give request `number`. Collective over the warp.
+/// Stores row `row`, one of those that the offsets give request `number`; `WRITTEN` by this launch. Collective over the
+/// warp.
 #[inline(always)]
-fn store_row_of<const C: usize>(rows: &Rows, row: u32, number: u32) {
-    // A bad one is reported elsewhere.
-    let Ok(request) = rows.offsets().request(number, rows.ratio) else { return };
+fn store_row_of<const C: usize, const WRITTEN: bool>(rows: &Rows, row: u32, number: u32) {
+    let request = match rows.offsets().request(number, rows.ratio) {
+        Ok(request) => request,
+        // Where this launch wrote it, by the only warp that comes across the row; else elsewhere.
+        Err(reasons) => return rows.report.refuse(number, reasons, WRITTEN && thread::lane() == 0),
+    };
     let Request { start, len, .. } = request;
     let (first, end) = (start / rows.ratio, len / rows.ratio);
     // Offsets may leave a request more rows than windows of it closed.
@@ -247,7 +262,7 @@ fn store_row_of<const C: usize>(rows: &Rows, row: u32, number: u32) {
     let head_dim = warp::SIZE * C as u32;
 
     // All loads first: they do not depend on each other, nor on what the check of the pages reads.
-    let mut x = load::<C>(rows, row, channel);
+    let mut x = load::<C, WRITTEN>(rows, row, channel);
     // SAFETY: the launcher promises a weight for every channel, and nothing writes them meanwhile.
     let weights = unsafe { Global::from_raw(rows.weight, head_dim as usize) };
     let weights = vectors::<C>(weights, channel as usize);
@@ -285,36 +300,38 @@ fn vectors<const C: usize>(array: Global<f32>, index: usize) -> [f32; C] {
     numbers
 }
 
-/// The lane's channels of a row, rounded to bf16.
+/// The lane's channels of a row, rounded to bf16. What this launch has `WRITTEN` is not read through the read-only path.
 #[inline(always)]
-fn load<const C: usize>(rows: &Rows, row: u32, channel: u32) -> [f32; C] {
+fn load<const C: usize, const WRITTEN: bool>(rows: &Rows, row: u32, channel: u32) -> [f32; C] {
     let start = row as usize * rows.compressed_pitch as usize;
     let (index, end) = (start + channel as usize, start + rows.head_dim as usize);
+    let mut x = [0.0; C];
     if !rows.compressed_bf16 {
-        // SAFETY: the launcher promises the row, and nothing writes it meanwhile.
-        let array = unsafe { Global::from_raw(rows.compressed.cast(), end) };
-        let mut x = vectors::<C>(array, index);
+        // SAFETY: the launcher promises the row, and nothing writes it from now on.
+        let array = unsafe { Global::<f32>::from_raw(rows.compressed.cast(), end) };
         let mut i = 0;
         while i < C {
-            [x[i], x[i + 1]] = bf16s(bf16_pair(x[i], x[i + 1]));
-            i += 2;
+            let [a, b, c, d] = if WRITTEN { array.get4(index + i) } else { array.get4_readonly(index + i) };
+            [x[i], x[i + 1]] = bf16s(bf16_pair(a, b));
+            [x[i + 2], x[i + 3]] = bf16s(bf16_pair(c, d));
+            i += 4;
         }
         return x;
     }
-    // SAFETY: as above.
-    let array = unsafe { Halves::from_raw(rows.compressed.cast(), end) };
-    let mut x = [0.0; C];
-    if C == 4 {
-        let [low, high] = array.get4_readonly(index);
-        [x[0], x[1]] = bf16s(low);
-        [x[2], x[3]] = bf16s(high);
-        return x;
-    }
+    // SAFETY: as above; a row begins at a multiple of 16 bytes, and has as many words as pairs of numbers.
+    let array = unsafe { Global::<u32>::from_raw(rows.compressed.cast(), end / 2) };
     let mut i = 0;
     while i < C {
-        let words = array.get8_readonly(index + i);
+        let first = (index + i) / 2;
+        let words = match (C, WRITTEN) {
+            // A lane with 4 channels has half a vector.
+            (4, true) => [array.get(first), array.get(first + 1), 0, 0],
+            (4, false) => [array.get_readonly(first), array.get_readonly(first + 1), 0, 0],
+            (_, true) => array.get4(first),
+            (_, false) => array.get4_readonly(first),
+        };
         let mut word = 0;
-        while word < 4 {
+        while word < 4 && i + 2 * word < C {
             [x[i + 2 * word], x[i + 2 * word + 1]] = bf16s(words[word]);
             word += 1;
         }

@@ -59,6 +59,20 @@ impl Plan {
         output.check("output", &args.output, batch)
     }
 
+    /// Checks what can be checked of a compression of a few new tokens whose rows are stored, without reading device memory.
+    ///
+    /// # Errors
+    /// Those of [`check_decode`](Self::check_decode) and [`check_post`](Self::check_post); and [`Error::Argument`] if what
+    /// the two have in common is not the same memory: `compressed` and the output, `kv_lens`, `cu_new`, `cu_out`.
+    pub fn check_decode_store(&self, next_n: u32, args: &CompressArgs, post: &PostArgs) -> Result<(), Error> {
+        self.check_decode(next_n, args)?;
+        self.check_post(post)?;
+        check_same("compressed", &post.compressed, "output", &args.output)?;
+        check_same("kv_lens", &post.kv_lens, "kv_lens", &args.kv_lens)?;
+        check_same("cu_new", &post.cu_new, "cu_new", &args.cu_new)?;
+        check_same("cu_out", &post.cu_out, "cu_out", &args.cu_out)
+    }
+
     /// Checks what can be checked of the storing of rows without reading device memory.
     ///
     /// # Errors
@@ -250,6 +264,24 @@ fn check_paged(
 ) -> Result<(), Error> {
     Wanted::of(ty, [Named("blocks", 1), page, columns]).check(pool, &paged.pool, batch)?;
     Wanted::words([Exactly(batch.requests), max_blocks]).check(blocks, &paged.blocks, batch)
+}
+
+/// Requires that the argument of what comes after a compression is what it was given.
+fn check_same<const N: usize>(
+    argument: &'static str,
+    tensor: &Tensor<N>,
+    of: &'static str,
+    compression: &Tensor<N>,
+) -> Result<(), Error> {
+    let is = |tensor: &Tensor<N>| (tensor.address, tensor.ty, tensor.shape, tensor.pitch);
+    if is(tensor) == is(compression) {
+        return Ok(());
+    }
+    let show = |tensor: &Tensor<N>| {
+        format!("{}{:?} with pitch {} at {:#x}", tensor.ty, tensor.shape, tensor.pitch, tensor.address)
+    };
+    let limit = format!("the {of} of the compression, {}", show(compression));
+    Err(Error::argument(argument, show(tensor), limit, "pass both the same, or use two launches"))
 }
 
 #[cfg(test)]
@@ -573,5 +605,35 @@ pub(crate) mod tests {
         plan.check_prefill(&args).unwrap();
         args.ape.ty = ElementType::Bf16;
         assert_refused(plan.check_decode(1, &args), ["ape is of bf16", "of f32"]);
+    }
+
+    #[test]
+    fn what_a_decode_that_stores_has_in_common_must_be_the_same() {
+        let plan = plan(Limits::of(4, 512));
+        let args = compress_args(&plan);
+        let post = PostArgs {
+            compressed: args.output.clone(),
+            kv_lens: args.kv_lens.clone(),
+            cu_new: args.cu_new.clone(),
+            cu_out: args.cu_out.clone(),
+            ..post_args(&plan, Store::Bf16)
+        };
+        plan.check_decode_store(4, &args, &post).unwrap();
+        let mut other = post.clone();
+        other.compressed.address += 16;
+        assert_refused(
+            plan.check_decode_store(4, &args, &other),
+            ["compressed", "the output of the compression"],
+        );
+        let mut other = post.clone();
+        other.cu_out.address += 4;
+        assert_refused(
+            plan.check_decode_store(4, &args, &other),
+            ["cu_out", "the cu_out of the compression"],
+        );
+        let mut other = post;
+        other.epsilon = -1.0;
+        assert_refused(plan.check_decode_store(4, &args, &other), ["epsilon", "-1"]);
+        assert_refused(plan.check_decode_store(9, &args, &other), ["next_n", "1..=8"]);
     }
 }

@@ -31,6 +31,7 @@ use crate::{Buffer, Device, Error, Kernel, LaunchConfig, Module, Stream};
 /// | launch | what |
 /// |---|---|
 /// | [`enqueue_decode`](Self::enqueue_decode) | up to 8 new tokens for each request |
+/// | [`enqueue_decode_store`](Self::enqueue_decode_store) | the same, and the rows are stored |
 /// | [`enqueue_prefill`](Self::enqueue_prefill) | any number of new tokens for each request |
 /// | [`enqueue_post`](Self::enqueue_post) | normalises, rotates, quantises and stores the rows that one of them wrote |
 ///
@@ -88,9 +89,12 @@ pub struct Compressor {
     decode: Kernel,
     /// That for so many requests that they fill the device.
     decode_many: Kernel,
+    decode_store: Option<Kernel>,
     prefill: Kernel,
     post: Kernel,
     report: Buffer<u32>,
+    /// Where the parts of rows arrive that a decode stores.
+    arrived: Option<Buffer<u32>>,
 }
 
 /// Builds a [`Compressor`].
@@ -171,9 +175,15 @@ impl CompressorBuilder {
         let load = |entry| device.load_kernel(&Module::compress(), entry);
         let (decode, decode_many) = (load(plan.decode_entry(0))?, load(plan.decode_entry(MOST))?);
         let (prefill, post) = (load(plan.prefill_entry())?, load(plan.post_entry())?);
-        let report = device.alloc(Report::WORDS)?;
-        report.fill_bytes(0)?;
-        Ok(Compressor { plan, decode, decode_many, prefill, post, report })
+        let decode_store = plan.decode_store_entry().map(load).transpose()?;
+        let zeroed = |words| -> Result<Buffer<u32>, Error> {
+            let words = device.alloc(words)?;
+            words.fill_bytes(0)?;
+            Ok(words)
+        };
+        let report = zeroed(Report::WORDS)?;
+        let arrived = decode_store.as_ref().map(|_| zeroed(plan.decode_store_words())).transpose()?;
+        Ok(Compressor { plan, decode, decode_many, decode_store, prefill, post, report, arrived })
     }
 }
 
@@ -215,6 +225,42 @@ impl Compressor {
         let kernel = if self.plan.is_many(batch) { &self.decode_many } else { &self.decode };
         // SAFETY: the slots are the plan's for arguments that the caller vouches for.
         unsafe { self.launch(stream, kernel, config, &slots, args.memories()) }
+    }
+
+    /// [`enqueue_decode`](Self::enqueue_decode), then [`enqueue_post`](Self::enqueue_post) of the same requests and rows:
+    /// in one launch, which is faster, or, where [`Plan::decode_store_entry`] says that there is none, in two. The results
+    /// are the same to the bit. In one launch, a request whose length is beyond the cache's table is reported when it
+    /// closes a window, and its rows are not stored.
+    ///
+    /// # Safety
+    /// As for both; and two such launches of one operator do not run at the same time.
+    ///
+    /// # Errors
+    /// Those of [`Plan::check_decode_store`] and [`Kernel::launch`]; [`Error::WrongDevice`]. Nothing is launched then.
+    pub unsafe fn enqueue_decode_store(
+        &mut self,
+        stream: &Stream,
+        next_n: u32,
+        args: &CompressArgs,
+        post: &PostArgs,
+    ) -> Result<(), Error> {
+        let address = self.arrived.as_ref().map_or(0, Buffer::address);
+        let slots = self.plan.decode_store_slots(next_n, args, post, self.report.address(), address)?;
+        let (Some(slots), Some(kernel), Some(arrived)) = (slots, &self.decode_store, &self.arrived) else {
+            // SAFETY: passed on to the caller.
+            return unsafe {
+                self.enqueue_decode(stream, next_n, args)?;
+                self.enqueue_post(stream, post)
+            };
+        };
+        let batch = narrow(args.kv_lens.shape[0]);
+        let config = if batch > 0 { self.plan.decode_store_launch(batch)? } else { None };
+        if config.is_some() {
+            stream.keep_alive(|| arrived.owner());
+        }
+        let memories = args.memories().chain(post.memories());
+        // SAFETY: the slots are the plan's for arguments that the caller vouches for.
+        unsafe { self.launch(stream, kernel, config, &slots, memories) }
     }
 
     /// Enqueues the compression of any number of new tokens of each request. Otherwise as

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 
 use dsa_kernels_gpu::compress::configuration::{Configuration, Mode};
+use dsa_kernels_gpu::compress::then::MOST_ROWS;
 use dsa_kernels_gpu::compress::{self as kernels, post, prefill};
 
 use crate::check::{check_multiprocessors, check_range, check_shared_bytes};
@@ -21,8 +22,8 @@ const POST: &str = "post";
 /// use dsa_kernels::{Device, compress::{Limits, Plan}};
 ///
 /// let plan = Plan::new(Limits::of(128, 512), Device::emulator().properties())?;
-/// assert_eq!(plan.decode_entry(64), "decode_bf16_f32_r128_w8");
-/// assert_eq!(plan.decode_launch(64)?.block, 8 * 32);
+/// assert_eq!(plan.decode_entry(1), "decode_bf16_f32_r128_w8");
+/// assert_eq!(plan.decode_launch(1)?.block, 8 * 32);
 /// # Ok::<(), dsa_kernels::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Plan {
     decode: &'static Configuration,
     /// That for so many requests that they fill the device.
     decode_many: &'static Configuration,
+    /// The one that also stores the rows, unless the limits ask for something that there is none for.
+    decode_store: Option<&'static Configuration>,
     prefill: &'static Configuration,
     multiprocessors: u32,
 }
@@ -71,12 +74,24 @@ impl Plan {
         } else {
             (decode, decode_many, listed(Mode::Prefill, limits.state, None).ok_or_else(unlisted)?)
         };
+        let is_free = limits.warps.is_none() && !limits.running;
+        let decode_store = listed(Mode::DecodeStore, limits.state, None).filter(|_| is_free);
         check_range("max_batch", limits.max_batch, 1, MOST, "pass the most requests of a launch")?;
-        let kernels = [decode, decode_many, prefill];
-        kernels.iter().try_for_each(|kernel| check_shared_bytes(device, kernel.shared_bytes))?;
+        for kernel in [decode, decode_many, prefill].iter().chain(&decode_store) {
+            check_shared_bytes(device, kernel.shared_bytes)?;
+        }
         check_multiprocessors(device)?;
-        let plan = Self { limits, decode, decode_many, prefill, multiprocessors: device.multiprocessors };
-        check_grid("max_batch", limits.max_batch, plan.decode_blocks(limits.max_batch))?;
+        let plan = Self {
+            limits,
+            decode,
+            decode_many,
+            decode_store,
+            prefill,
+            multiprocessors: device.multiprocessors,
+        };
+        for kernel in [plan.decode(limits.max_batch)].iter().chain(&decode_store) {
+            check_grid("max_batch", limits.max_batch, plan.decode_blocks(kernel, limits.max_batch))?;
+        }
         Ok(plan)
     }
 
@@ -89,6 +104,12 @@ impl Plan {
     /// [`Module::compress`](crate::Module::compress).
     pub fn decode_entry(&self, batch: u32) -> &'static str {
         self.decode(batch).entry
+    }
+
+    /// Name of the kernel for a few new tokens that also stores the rows that are written; `None` with running softmaxes
+    /// and with a number of warps that was asked for: then that takes two launches.
+    pub fn decode_store_entry(&self) -> Option<&'static str> {
+        self.decode_store.map(|kernel| kernel.entry)
     }
 
     /// Name of the kernel for any number of new tokens: with running softmaxes, that of
@@ -113,9 +134,21 @@ impl Plan {
     /// # Errors
     /// [`Error::Argument`] for more requests than the limit.
     pub fn decode_launch(&self, batch: u32) -> Result<LaunchConfig, Error> {
+        self.decode_launch_of(self.decode(batch), batch)
+    }
+
+    /// The launch of [`decode_store_entry`](Self::decode_store_entry) for `batch` requests, if there is that kernel.
+    ///
+    /// # Errors
+    /// As for [`decode_launch`](Self::decode_launch).
+    pub fn decode_store_launch(&self, batch: u32) -> Result<Option<LaunchConfig>, Error> {
+        self.decode_store.map(|kernel| self.decode_launch_of(kernel, batch)).transpose()
+    }
+
+    fn decode_launch_of(&self, kernel: &Configuration, batch: u32) -> Result<LaunchConfig, Error> {
         self.check_batch(batch.into())?;
-        let grid = check_grid("batch", batch, self.decode_blocks(batch))?;
-        Ok(self.launch(self.decode(batch), grid))
+        let grid = check_grid("batch", batch, self.decode_blocks(kernel, batch))?;
+        Ok(self.launch(kernel, grid))
     }
 
     /// The launch of [`prefill_entry`](Self::prefill_entry) for `batch` requests with `tokens` new tokens together.
@@ -152,8 +185,18 @@ impl Plan {
     }
 
     /// The kernel for a few new tokens of each of `batch` requests.
-    fn decode(&self, batch: u32) -> &'static Configuration {
+    pub(crate) fn decode(&self, batch: u32) -> &'static Configuration {
         if self.is_many(batch) { self.decode_many } else { self.decode }
+    }
+
+    /// The kernel that also stores rows.
+    pub(crate) fn decode_store(&self) -> Option<&'static Configuration> {
+        self.decode_store
+    }
+
+    /// Words that its launches count in.
+    pub fn decode_store_words(&self) -> usize {
+        if self.decode_store.is_some() { (self.limits.max_batch * MOST_ROWS) as usize } else { 0 }
     }
 
     /// Whether so many requests fill three quarters of the device when each tile of them has a block of the kernel for
@@ -169,16 +212,15 @@ impl Plan {
     }
 
     /// Blocks of a decode of `batch` requests.
-    fn decode_blocks(&self, batch: u32) -> u64 {
-        self.decode(batch).blocks(self.limits.head_dim, batch.max(1), 0, self.decode_parts(batch))
+    fn decode_blocks(&self, kernel: &Configuration, batch: u32) -> u64 {
+        kernel.blocks(self.limits.head_dim, batch.max(1), 0, self.decode_parts(kernel, batch))
     }
 
     /// Blocks that share the tiles of a window in a decode: the power of two with which the launch takes the shortest time,
     /// if all blocks that the device holds run for as long as the tiles of one take, and one tile's time more to find the
     /// request and its pages. 1 for kernels whose windows are not shared.
-    pub(crate) fn decode_parts(&self, batch: u32) -> u32 {
-        let kernel = self.decode(batch);
-        if (kernel.mode, kernel.ratio) != (Mode::Decode, kernels::LONG) {
+    pub(crate) fn decode_parts(&self, kernel: &Configuration, batch: u32) -> u32 {
+        if kernel.mode == Mode::Running || kernel.ratio != kernels::LONG {
             return 1;
         }
         let tiles = kernel.tiles(self.limits.head_dim);
@@ -278,6 +320,7 @@ mod tests {
         let module = Module::compress();
         for listed in kernels::CONFIGURATIONS {
             let warps = Some(listed.warps).filter(|_| listed.mode == Mode::Decode);
+            let stores = listed.mode == Mode::DecodeStore;
             let running = listed.mode == Mode::Running;
             for head_dim in kernels::HEAD_DIMS {
                 let limits = Limits {
@@ -288,16 +331,18 @@ mod tests {
                     ..Limits::of(listed.ratio, head_dim)
                 };
                 let plan = plan(limits).unwrap();
-                let chosen =
-                    if listed.mode == Mode::Prefill { plan.prefill_entry() } else { plan.decode_entry(3) };
-                assert_eq!(chosen, listed.entry);
-                assert_eq!(plan.prefill_entry().starts_with("running"), running);
-                let launch = if listed.mode == Mode::Prefill {
-                    plan.prefill_launch(3, 1000)
-                } else {
-                    plan.decode_launch(3)
+                let (chosen, launch) = match listed.mode {
+                    Mode::Prefill => (plan.prefill_entry(), plan.prefill_launch(3, 1000)),
+                    Mode::DecodeStore => (
+                        plan.decode_store_entry().unwrap(),
+                        plan.decode_store_launch(3).map(|launch| launch.expect("a launch of it")),
+                    ),
+                    Mode::Decode | Mode::Running => (plan.decode_entry(3), plan.decode_launch(3)),
                 };
                 let launch = launch.unwrap();
+                assert_eq!(chosen, listed.entry);
+                assert_eq!(plan.prefill_entry().starts_with("running"), running);
+                assert_eq!(plan.decode_store_entry().is_some(), stores || listed.mode == Mode::Prefill);
                 for (entry, launch) in [(chosen, launch), (plan.post_entry(), plan.post_launch(3))] {
                     let entry = module.entry(entry).unwrap();
                     assert!(
@@ -390,12 +435,13 @@ mod tests {
         ] {
             for (state, parts) in [(NumberType::F32, f32_parts), (NumberType::Bf16, bf16_parts)] {
                 let plan = plan(eight(state)).unwrap();
-                assert_eq!(plan.decode_parts(batch), parts, "{batch} requests, {state}");
+                assert_eq!(plan.decode_parts(plan.decode(batch), batch), parts, "{batch} requests, {state}");
                 assert_eq!(plan.decode_launch(batch).unwrap().grid, batch.max(1) * parts);
             }
         }
         // One more request than half of what fits: two waves of 9 tiles' time are worse than three of 5.
-        assert_eq!(plan(eight(NumberType::F32)).unwrap().decode_parts(140), 4);
+        let plan = plan(eight(NumberType::F32)).unwrap();
+        assert_eq!(plan.decode_parts(plan.decode(140), 140), 4);
     }
 
     #[test]

@@ -19,8 +19,37 @@ impl Plan {
     pub fn decode_slots(&self, next_n: u32, args: &CompressArgs, report: u64) -> Result<Slots, Error> {
         self.check_decode(next_n, args)?;
         check_address("report", report, WORD)?;
-        let parts = self.decode_parts(narrow(args.kv_lens.shape[0]));
-        Ok(slots(&self.compress_parameters(args, next_n, parts, report)))
+        let batch = narrow(args.kv_lens.shape[0]);
+        let parts = self.decode_parts(self.decode(batch), batch);
+        let mut slots = Slots::new();
+        slots.extend(words(&self.compress_parameters(args, next_n, parts, report)));
+        Ok(slots)
+    }
+
+    /// The parameters of [`decode_store_entry`](Self::decode_store_entry), as [`decode_slots`](Self::decode_slots), if
+    /// there is that kernel. `arrived` is the address of [`decode_store_words`](Self::decode_store_words) words that were
+    /// zeroed once; launches that have them in common do not run at the same time.
+    ///
+    /// # Errors
+    /// Those of [`check_decode_store`](Self::check_decode_store), and [`Error::Argument`] for the other two addresses.
+    pub fn decode_store_slots(
+        &self,
+        next_n: u32,
+        args: &CompressArgs,
+        post: &PostArgs,
+        report: u64,
+        arrived: u64,
+    ) -> Result<Option<Slots>, Error> {
+        self.check_decode_store(next_n, args, post)?;
+        check_address("report", report, WORD)?;
+        let Some(kernel) = self.decode_store() else { return Ok(None) };
+        check_address("arrived", arrived, WORD)?;
+        let parts = self.decode_parts(kernel, narrow(args.kv_lens.shape[0]));
+        let mut slots = Slots::new();
+        slots.extend(words(&self.compress_parameters(args, next_n, parts, report)));
+        slots.extend(words(&Self::store_parameters(post)));
+        slots.extend([arrived]);
+        Ok(Some(slots))
     }
 
     /// The parameters of [`prefill_entry`](Self::prefill_entry), as [`decode_slots`](Self::decode_slots).
@@ -31,7 +60,10 @@ impl Plan {
         self.check_prefill(args)?;
         check_address("report", report, WORD)?;
         let [batch, tokens] = [args.kv_lens.shape[0], args.kv_score.shape[0]].map(narrow);
-        Ok(slots(&self.compress_parameters(args, tokens, self.prefill_parts(batch, tokens), report)))
+        let parts = self.prefill_parts(batch, tokens);
+        let mut slots = Slots::new();
+        slots.extend(words(&self.compress_parameters(args, tokens, parts, report)));
+        Ok(slots)
     }
 
     /// The parameters of [`post_entry`](Self::post_entry), as [`decode_slots`](Self::decode_slots).
@@ -41,7 +73,12 @@ impl Plan {
     pub fn post_slots(&self, args: &PostArgs, report: u64) -> Result<Slots, Error> {
         self.check_post(args)?;
         check_address("report", report, WORD)?;
-        Ok(slots(&self.post_parameters(args, report)))
+        let (before, after) = self.post_parameters(args, report);
+        let mut slots = Slots::new();
+        slots.extend(words(&before));
+        slots.extend(words(&Self::store_parameters(args)));
+        slots.extend(words(&after));
+        Ok(slots)
     }
 
     /// The parameters of a kernel that takes a batch, in order, with their names. The arguments were checked.
@@ -87,8 +124,35 @@ impl Plan {
         ]
     }
 
-    /// The parameters of the kernel that stores rows, in order, with their names. The arguments were checked.
-    fn post_parameters(&self, args: &PostArgs, report: u64) -> [(&'static str, Word); 26] {
+    /// The parameters of the kernel that stores rows, in order, with their names: these, those of
+    /// [`store_parameters`](Self::store_parameters), then these. The arguments were checked.
+    fn post_parameters(
+        &self,
+        args: &PostArgs,
+        report: u64,
+    ) -> ([(&'static str, Word); 3], [(&'static str, Word); 8]) {
+        use Word::{Address, Number, Pitch};
+        let count = |entries: u64| Number(narrow(entries));
+        let before = [
+            ("compressed", Address(args.compressed.address)),
+            ("compressed_pitch", Pitch(args.compressed.pitch)),
+            ("compressed_bf16", Number(u32::from(args.compressed.ty == ElementType::Bf16))),
+        ];
+        let after = [
+            ("kv_lens", Address(args.kv_lens.address)),
+            ("cu_new", Address(args.cu_new.address)),
+            ("cu_out", Address(args.cu_out.address)),
+            ("report", Address(report)),
+            ("batch", count(args.kv_lens.shape[0])),
+            ("rows", count(args.compressed.shape[0])),
+            ("head_dim", Number(self.limits().head_dim)),
+            ("ratio", Number(self.limits().ratio)),
+        ];
+        (before, after)
+    }
+
+    /// The parameters that say how rows are stored.
+    fn store_parameters(args: &PostArgs) -> [(&'static str, Word); 15] {
         use Word::{Address, Number, Pitch, Real};
         use post::Options;
         let count = |entries: u64| Number(narrow(entries));
@@ -99,9 +163,6 @@ impl Plan {
         };
         let options = format | if args.hadamard { Options::HADAMARD } else { 0 };
         [
-            ("compressed", Address(args.compressed.address)),
-            ("compressed_pitch", Pitch(args.compressed.pitch)),
-            ("compressed_bf16", Number(u32::from(args.compressed.ty == ElementType::Bf16))),
             ("weight", Address(args.weight.address)),
             ("epsilon", Real(args.epsilon)),
             ("rotations", Address(args.rotations.address)),
@@ -116,14 +177,6 @@ impl Plan {
             ("scales", Address(scales)),
             ("scales_page_pitch", Pitch(scales_pitch)),
             ("scale", Address(scale)),
-            ("kv_lens", Address(args.kv_lens.address)),
-            ("cu_new", Address(args.cu_new.address)),
-            ("cu_out", Address(args.cu_out.address)),
-            ("report", Address(report)),
-            ("batch", count(args.kv_lens.shape[0])),
-            ("rows", count(args.compressed.shape[0])),
-            ("head_dim", Number(self.limits().head_dim)),
-            ("ratio", Number(self.limits().ratio)),
             ("options", Number(options)),
         ]
     }
@@ -138,14 +191,13 @@ enum Word {
     Real(f32),
 }
 
-fn slots<const N: usize>(parameters: &[(&'static str, Word); N]) -> Slots {
-    let mut slots = Slots::new();
-    slots.extend(parameters.map(|(_, word)| match word {
+/// The slots of some parameters.
+fn words<const N: usize>(parameters: &[(&'static str, Word); N]) -> [u64; N] {
+    parameters.map(|(_, word)| match word {
         Word::Address(word) | Word::Pitch(word) => word,
         Word::Number(number) => number.to_slot(),
         Word::Real(number) => number.to_slot(),
-    }));
-    slots
+    })
 }
 
 #[cfg(test)]
@@ -156,15 +208,16 @@ mod tests {
     use crate::compress::check::tests::{compress_args, per_group, per_tensor, plan, post_args};
 
     /// Requires names and types in the order of the kernel's.
-    fn assert_parameters(entry: &str, parameters: &[(&'static str, Word)]) {
+    fn assert_parameters(entry: &str, parts: &[&[(&'static str, Word)]]) {
         let entry = Module::compress().entry(entry).unwrap();
-        let ours: Vec<_> = parameters
-            .iter()
+        let ours: Vec<_> = parts
+            .concat()
+            .into_iter()
             .map(|(name, word)| match word {
-                Word::Address(_) => (*name, "*"),
-                Word::Pitch(_) => (*name, "u64"),
-                Word::Number(_) => (*name, "u32"),
-                Word::Real(_) => (*name, "f32"),
+                Word::Address(_) => (name, "*"),
+                Word::Pitch(_) => (name, "u64"),
+                Word::Number(_) => (name, "u32"),
+                Word::Real(_) => (name, "f32"),
             })
             .collect();
         let theirs: Vec<_> = entry
@@ -181,11 +234,18 @@ mod tests {
             for running in [false, true] {
                 let plan = plan(Limits { running, ..Limits::of(ratio, 512) });
                 let args = compress_args(&plan);
-                assert_parameters(plan.decode_entry(1), &plan.compress_parameters(&args, 4, 1, 0x1000));
-                assert_parameters(plan.prefill_entry(), &plan.compress_parameters(&args, 7, 4, 0x1000));
+                assert_parameters(plan.decode_entry(1), &[&plan.compress_parameters(&args, 4, 1, 0x1000)]);
+                assert_parameters(plan.prefill_entry(), &[&plan.compress_parameters(&args, 7, 4, 0x1000)]);
                 for store in [Store::Bf16, per_tensor(), per_group(&plan)] {
-                    let args = post_args(&plan, store);
-                    assert_parameters(plan.post_entry(), &plan.post_parameters(&args, 0x1000));
+                    let post = post_args(&plan, store);
+                    let ((before, after), how) =
+                        (plan.post_parameters(&post, 0x1000), Plan::store_parameters(&post));
+                    assert_parameters(plan.post_entry(), &[&before, &how, &after]);
+                    if let Some(entry) = plan.decode_store_entry() {
+                        let compress = plan.compress_parameters(&args, 4, 1, 0x1000);
+                        let arrived = [("arrived", Word::Address(0x1000))];
+                        assert_parameters(entry, &[&compress, &how, &arrived]);
+                    }
                 }
             }
         }

@@ -70,9 +70,8 @@ fn compressor(entry: &str) -> Option<Expected> {
     let tokens_at_once = match configuration {
         Configuration { mode: Mode::Running, .. } => 1,
         Configuration { ratio: compress::OVERLAPPING, .. } => 2 * compress::OVERLAPPING,
-        Configuration { mode: Mode::Decode, warps: 8, .. } => 4,
-        Configuration { mode: Mode::Decode, warps: 16, .. } => 2,
-        Configuration { mode: Mode::Decode, .. } => 1,
+        Configuration { mode: Mode::Decode | Mode::DecodeStore, warps: 8, .. } => 4,
+        Configuration { mode: Mode::Decode | Mode::DecodeStore, .. } => 1,
         Configuration { mode: Mode::Prefill, state: NumberType::F32, .. } => 4,
         Configuration { mode: Mode::Prefill, state: NumberType::Bf16, .. } => 2,
     };

@@ -19,8 +19,10 @@ pub enum Work {
     Running,
     /// Normalise, rotate and store the rows that a decode wrote.
     Post,
-    /// Decode, then that.
+    /// Decode, then that, in two launches.
     DecodePost,
+    /// The same in one launch.
+    DecodeStore,
     /// Whole prompts.
     Prefill,
 }
@@ -104,8 +106,7 @@ impl Cell {
 
     /// Length of a request after the new tokens: the last of them closes a window, if it is a decode.
     pub fn length(&self) -> u32 {
-        let windows = (WINDOWS_BEFORE + 1) * 128 / self.ratio;
-        if self.work == Work::Prefill { self.tokens } else { windows * self.ratio }
+        if self.work == Work::Prefill { self.tokens } else { (WINDOWS_BEFORE + 1) * 128 }
     }
 
     /// The first position whose state is read, or written if none is read.
@@ -146,7 +147,7 @@ impl Cell {
         let compress = new * (2 * width * 2 + state) + u64::from(self.batch) * read + rows;
         match self.work {
             Work::Post => 2 * rows,
-            Work::DecodePost => compress + 2 * rows,
+            Work::DecodePost | Work::DecodeStore => compress + 2 * rows,
             _ => compress,
         }
     }
@@ -159,6 +160,7 @@ impl fmt::Display for Cell {
             Work::Running => "running",
             Work::Post => "post",
             Work::DecodePost => "decode+post",
+            Work::DecodeStore => "decode_store",
             Work::Prefill => "prefill",
         };
         write!(f, "compress/{work}/r{}/", self.ratio)?;
@@ -191,7 +193,11 @@ pub fn full() -> Vec<Cell> {
     cells.extend(each(&|batch| Cell { work: Work::Running, ..Cell::decode(batch) }));
     cells.extend(each(&|batch| Cell { work: Work::Running, ratio: 4, ..Cell::decode(batch) }));
     cells.extend(each(&|batch| Cell { work: Work::Post, ..Cell::decode(batch) }));
-    cells.extend(each(&|batch| Cell { work: Work::DecodePost, ..Cell::decode(batch) }));
+    for ratio in [128, 4] {
+        for work in [Work::DecodePost, Work::DecodeStore] {
+            cells.extend(each(&|batch| Cell { work, ratio, ..Cell::decode(batch) }));
+        }
+    }
     cells.extend(PROMPTS.map(|(batch, tokens)| Cell { work: Work::Prefill, tokens, ..Cell::decode(batch) }));
     cells
 }
@@ -222,6 +228,8 @@ pub fn emulated() -> Vec<Cell> {
         Cell { work: Work::Running, ratio: 4, ..decode },
         Cell { work: Work::Post, ..decode },
         Cell { work: Work::DecodePost, ..decode },
+        Cell { work: Work::DecodeStore, ..decode },
+        Cell { work: Work::DecodeStore, ratio: 4, ..decode },
         Cell { work: Work::Prefill, tokens: 300, ..decode },
     ]
 }
@@ -255,6 +263,7 @@ mod tests {
             "compress/running/r128/b128",
             "compress/post/r128/b16",
             "compress/decode+post/r128/b16",
+            "compress/decode_store/r4/b256",
             "compress/prefill/r128/8x65536",
         ] {
             assert!(names.iter().any(|other| other == name), "{name} is not in {names:?}");

@@ -35,6 +35,7 @@ impl Operator {
             Work::Decode | Work::Running => plan.decode_entry(self.cell.batch).to_owned(),
             Work::Post => plan.post_entry().to_owned(),
             Work::DecodePost => format!("{}+{}", plan.decode_entry(self.cell.batch), plan.post_entry()),
+            Work::DecodeStore => plan.decode_store_entry().unwrap_or_default().to_owned(),
             Work::Prefill => plan.prefill_entry().to_owned(),
         }
     }
@@ -51,6 +52,10 @@ impl Operator {
             match self.cell.work {
                 Work::Decode | Work::Running | Work::DecodePost => {
                     self.compressor.enqueue_decode(stream, self.cell.tokens, &args)?;
+                }
+                Work::DecodeStore => {
+                    let post = sets.post_args(set)?;
+                    self.compressor.enqueue_decode_store(stream, self.cell.tokens, &args, &post)?;
                 }
                 Work::Prefill => self.compressor.enqueue_prefill(stream, &args)?,
                 Work::Post => {}
@@ -74,7 +79,7 @@ impl Operator {
             if self.cell.work != Work::Post {
                 self.prove_compression(sets, set, request)?;
             }
-            if matches!(self.cell.work, Work::Post | Work::DecodePost) {
+            if matches!(self.cell.work, Work::Post | Work::DecodePost | Work::DecodeStore) {
                 prove_post(&self.cell, sets, set, request)?;
             }
         }

@@ -259,7 +259,7 @@ impl<'a> Sets<'a> {
 impl Post {
     fn new(device: &Device, cell: &Cell, random: &mut Random, count: usize) -> Result<Self, Error> {
         // Prompts are compressed alone.
-        let is_used = matches!(cell.work, Work::Post | Work::DecodePost);
+        let is_used = matches!(cell.work, Work::Post | Work::DecodePost | Work::DecodeStore);
         let pages = if is_used { count * cell.batch as usize } else { 0 };
         let weight: Vec<_> = (0..cell.head_dim).map(|_| 1.0 + 0.1 * random.normal()).collect();
         let positions = if is_used { cell.length() } else { 0 };
