@@ -19,9 +19,4 @@ pub mod compress;
 #[cfg(any(not(target_arch = "nvptx64"), feature = "topk"))]
 pub mod topk;
 
-/// A kernel that panics stops the launch with an error the host sees.
-#[cfg(target_arch = "nvptx64")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    dsa_simt::trap()
-}
+dsa_simt::panic_handler!();

@@ -118,8 +118,9 @@ impl Slot for f32 {
 /// assert_eq!(ENTRIES[0].name, "double");
 /// ```
 ///
-/// On the GPU each kernel becomes an entry point with the `ptx-kernel` ABI; elsewhere a plain function
-/// and a row of the table, which is also where the PTX post-processing takes the launch bounds from.
+/// On the GPU each kernel becomes an entry point: with stock `rustc` by the ABI `ptx-kernel`, with rust-cuda by the
+/// attribute `cuda_std::kernel`. Elsewhere it is a plain function and a row of the table, which is also where the PTX
+/// post-processing takes the launch bounds from.
 /// A kernel with `arch = 90` is compiled for the GPU only with the declaring crate's feature `sm_90`.
 #[macro_export]
 macro_rules! kernels {
@@ -177,23 +178,74 @@ macro_rules! kernels {
         );
     };
     (@function [$($cfg:tt)*] [$($meta:tt)*] $name:ident ( $( $arg:ident : $ty:ty ),* ) $body:block) => {
-        $($cfg)*
-        $($meta)*
-        ///
-        /// # Safety
-        /// A kernel entry point: launched by the host with arguments that satisfy its documentation.
-        #[cfg(target_arch = "nvptx64")]
-        #[unsafe(no_mangle)]
-        #[allow(clippy::too_many_arguments)]
-        pub unsafe extern "ptx-kernel" fn $name( $( $arg : $ty ),* ) $body
+        $crate::entry_point! {
+            $($cfg)*
+            $($meta)*
+            ///
+            /// # Safety
+            /// A kernel entry point: launched by the host with arguments that satisfy its documentation.
+            #[allow(clippy::too_many_arguments)]
+            fn $name( $( $arg : $ty ),* ) $body
+        }
+    };
+}
 
-        $($cfg)*
-        $($meta)*
-        ///
-        /// # Safety
-        /// A kernel entry point: launched by the host with arguments that satisfy its documentation.
-        #[cfg(not(target_arch = "nvptx64"))]
-        #[allow(clippy::too_many_arguments)]
+/// A kernel's function as the backend's compiler wants an entry point. For [`kernels!`].
+///
+/// One macro for each backend, not one with conditions: those would be about the features of the declaring crate.
+#[cfg(all(target_arch = "nvptx64", not(feature = "rust-cuda")))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! entry_point {
+    ($(#[$meta:meta])* fn $name:ident ( $( $arg:ident : $ty:ty ),* ) $body:block) => {
+        $(#[$meta])*
+        #[unsafe(no_mangle)]
+        pub unsafe extern "ptx-kernel" fn $name( $( $arg : $ty ),* ) $body
+    };
+}
+
+/// A kernel's function as the backend's compiler wants an entry point. For [`kernels!`].
+#[cfg(all(target_arch = "nvptx64", feature = "rust-cuda"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! entry_point {
+    ($(#[$meta:meta])* fn $name:ident ( $( $arg:ident : $ty:ty ),* ) $body:block) => {
+        $(#[$meta])*
+        #[$crate::cuda_std::kernel]
         pub unsafe fn $name( $( $arg : $ty ),* ) $body
     };
+}
+
+/// A kernel's function as the backend's compiler wants an entry point. For [`kernels!`].
+#[cfg(not(target_arch = "nvptx64"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! entry_point {
+    ($(#[$meta:meta])* fn $name:ident ( $( $arg:ident : $ty:ty ),* ) $body:block) => {
+        $(#[$meta])*
+        pub unsafe fn $name( $( $arg : $ty ),* ) $body
+    };
+}
+
+/// The panic handler of a crate of kernels: a kernel that panics stops the launch with an error the host sees.
+///
+/// With rust-cuda it is `cuda_std`'s, off the GPU `std`'s, and this is nothing.
+#[cfg(all(target_arch = "nvptx64", not(feature = "rust-cuda")))]
+#[macro_export]
+macro_rules! panic_handler {
+    () => {
+        #[panic_handler]
+        fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+            $crate::trap()
+        }
+    };
+}
+
+/// The panic handler of a crate of kernels: a kernel that panics stops the launch with an error the host sees.
+///
+/// With rust-cuda it is `cuda_std`'s, off the GPU `std`'s, and this is nothing.
+#[cfg(not(all(target_arch = "nvptx64", not(feature = "rust-cuda"))))]
+#[macro_export]
+macro_rules! panic_handler {
+    () => {};
 }

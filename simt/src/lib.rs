@@ -1,7 +1,7 @@
 //! The SIMT machine: what GPU kernels are written against.
 //!
-//! A kernel written with this crate compiles to PTX with stock `rustc` (target `nvptx64-nvidia-cuda`) and
-//! runs, from the same source, on a CPU emulator that checks what a GPU leaves undefined. The API is
+//! A kernel written with this crate compiles to PTX with stock `rustc` (target `nvptx64-nvidia-cuda`) or with
+//! rust-cuda, and runs, from the same source, on a CPU emulator that checks what a GPU leaves undefined. The API is
 //! small on purpose:
 //!
 //! | module or type | what |
@@ -16,24 +16,36 @@
 //! | [`kernels!`] | declares entry points and their launch bounds, once for all backends |
 //! | `emu` (not on the GPU) | the emulator: memory, launches, statistics, fault reports |
 //!
-//! The backends implement [`Machine`]; kernels never name one.
-#![cfg_attr(target_arch = "nvptx64", no_std)]
+//! There are three backends, which implement [`Machine`]; kernels never name one. On the GPU it is the one for stock
+//! `rustc`, unless the manifest sets the feature `rust-cuda`, which this crate's own cannot: it needs a git dependency,
+//! and is set by the manifests of `gpu/rust-cuda`.
+#![cfg_attr(target_arch = "nvptx64", no_std, feature(asm_experimental_arch))]
 #![cfg_attr(
-    target_arch = "nvptx64",
-    feature(abi_unadjusted, asm_experimental_arch, link_llvm_intrinsics),
+    all(target_arch = "nvptx64", not(feature = "rust-cuda")),
+    feature(abi_unadjusted, link_llvm_intrinsics),
     allow(internal_features)
 )]
 
 mod entry;
 mod global;
 mod groups;
+#[cfg(target_arch = "nvptx64")]
+#[macro_use]
+mod instructions;
 mod machine;
 mod shared;
 
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod emu;
-#[cfg(target_arch = "nvptx64")]
+#[cfg(all(target_arch = "nvptx64", not(feature = "rust-cuda")))]
 mod ptx;
+#[cfg(all(target_arch = "nvptx64", feature = "rust-cuda"))]
+mod rust_cuda;
+
+/// For [`kernels!`], whose entry points are marked by an attribute of `cuda_std`.
+#[cfg(all(target_arch = "nvptx64", feature = "rust-cuda"))]
+#[doc(hidden)]
+pub use cuda_std;
 
 pub use entry::{Entry, Parameter, Slot};
 pub use global::{Global, Halves};
@@ -42,8 +54,11 @@ pub use machine::{AtomicOp, Machine, Order, Scope, Shuffle, Space};
 pub use shared::{Carve, Remote, Shared};
 
 /// The backend this build uses: PTX on the GPU, the emulator elsewhere.
-#[cfg(target_arch = "nvptx64")]
+#[cfg(all(target_arch = "nvptx64", not(feature = "rust-cuda")))]
 pub type Active = ptx::Ptx;
+/// The backend this build uses: PTX on the GPU, the emulator elsewhere.
+#[cfg(all(target_arch = "nvptx64", feature = "rust-cuda"))]
+pub type Active = rust_cuda::RustCuda;
 /// The backend this build uses: PTX on the GPU, the emulator elsewhere.
 #[cfg(not(target_arch = "nvptx64"))]
 pub type Active = emu::Emulator;
@@ -176,8 +191,8 @@ pub fn rsqrt(value: f32) -> f32 {
     Active::rsqrt(value)
 }
 
-/// Stops the launch; the host sees an error. For the panic handler of a crate of kernels.
+/// Stops the launch; the host sees an error. For [`panic_handler!`].
 #[cfg(target_arch = "nvptx64")]
 pub fn trap() -> ! {
-    ptx::trap()
+    instructions::trap()
 }

@@ -301,8 +301,4 @@ simt::kernels! {
     }
 }
 
-#[cfg(target_arch = "nvptx64")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
+simt::panic_handler!();
