@@ -73,7 +73,7 @@ pub(crate) fn search() -> Search {
             Search { found: None, rejected: vec![format!("{VARIABLE} is set to none")] }
         }
         Some(chosen) => search_in([PathBuf::from(chosen)]),
-        None => search_in(rustup_toolchains(&rustup_home()).into_iter().chain([PathBuf::from("/usr")])),
+        None => search_in(rustup_toolchains().into_iter().chain([PathBuf::from("/usr")])),
     }
 }
 
@@ -168,8 +168,13 @@ fn rustup_home() -> PathBuf {
     }
 }
 
+/// The sysroots of rustup's toolchains, by name.
+pub(crate) fn rustup_toolchains() -> Vec<PathBuf> {
+    toolchains_in(&rustup_home())
+}
+
 /// The toolchains of a rustup home, by name.
-fn rustup_toolchains(home: &Path) -> Vec<PathBuf> {
+fn toolchains_in(home: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(home.join("toolchains")).into_iter().flatten().flatten();
     let mut toolchains: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     toolchains.sort();
@@ -249,9 +254,8 @@ mod tests {
 
     #[test]
     fn an_empty_machine_has_no_toolchain_and_the_remedy_says_what_to_do() {
-        let search = search_in(
-            rustup_toolchains(Path::new("/nonexistent")).into_iter().chain(["/nonexistent".into()]),
-        );
+        let search =
+            search_in(toolchains_in(Path::new("/nonexistent")).into_iter().chain(["/nonexistent".into()]));
         assert_eq!(search.found, None);
         assert!(search.rejected.is_empty(), "{:?}", search.rejected);
         let remedy = remedy();

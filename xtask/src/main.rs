@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`setup`], [`ptx`], [`golden`], [`mod@test`], [`mod@bench`], [`stage`], [`link_stub`], [`ci`] | one command each |
-//! | [`device_toolchain`], [`cuda_tools`], [`debian`], [`stub`] | what the commands need from the machine: found, or installed |
+//! | [`device_toolchain`], [`rust_cuda`], [`cuda_tools`], [`debian`], [`stub`] | what the commands need from the machine: found, or installed |
 //! | [`c_program`] | the C programs that test the C ABI, for `stage` |
 //! | [`artifacts`], [`shell`], [`workspace`] | cargo's outputs, other programs, places in the repository |
 //!
@@ -24,6 +24,7 @@ mod device_toolchain;
 mod golden;
 mod link_stub;
 mod ptx;
+mod rust_cuda;
 mod setup;
 mod shell;
 mod stage;

@@ -1,11 +1,11 @@
-//! `cargo xtask golden`: what NVIDIA's assembler makes of the committed PTX.
+//! `cargo xtask golden`: what NVIDIA's assembler makes of the PTX.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use crate::cuda_tools::{self, CudaTools};
-use crate::ptx::{self, Unit};
+use crate::ptx::{self, Backend, Unit};
 use crate::{shell, workspace};
 
 mod expected;
@@ -17,26 +17,37 @@ const ARCHITECTURES: [u32; 4] = [80, 90, 100, 120];
 /// The architecture whose machine code is inspected.
 const INSPECTED: u32 = 90;
 
-/// Assembles the committed PTX for sm_80, sm_90, sm_100 and sm_120 and inspects the result: registers within
+/// Assembles the PTX for sm_80, sm_90, sm_100 and sm_120 and inspects the result: registers within
 /// the launch bounds, no spills, no local memory, 16-byte loads and native shared atomics where promised.
 #[derive(clap::Args)]
-pub(crate) struct Arguments {}
-
-/// Runs the command.
-pub(crate) fn run(_: &Arguments) -> Result<()> {
-    let tools = cuda_tools::ensure()?.context("the checks need ptxas and cuobjdump")?;
-    check(&tools)
+pub(crate) struct Arguments {
+    /// Whose PTX.
+    #[arg(long, value_enum, default_value_t = Backend::Stock)]
+    backend: Backend,
 }
 
-/// Runs all checks; the error lists every finding.
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.backend.require()?;
+    let tools = cuda_tools::ensure()?.context("the checks need ptxas and cuobjdump")?;
+    check_units(&tools, arguments.backend, &ptx::units())
+}
+
+/// Runs all checks of the committed PTX; the error lists every finding.
 pub(crate) fn check(tools: &CudaTools) -> Result<()> {
-    let directory = workspace::target().join("golden");
+    check_units(tools, Backend::Stock, &ptx::units())
+}
+
+/// Runs the checks of one backend's PTX of these units; the error lists every finding.
+pub(crate) fn check_units(tools: &CudaTools, backend: Backend, units: &[Unit]) -> Result<()> {
+    let directory = workspace::target().join("golden").join(backend.name());
     std::fs::create_dir_all(&directory)?;
     let (mut findings, mut functions) = (Vec::new(), 0);
-    for unit in ptx::units() {
+    for unit in units {
         for ptx_arch in ptx::ARCHITECTURES {
+            let file = backend.file(unit, ptx_arch);
             for arch in ARCHITECTURES.into_iter().filter(|&arch| arch >= ptx_arch) {
-                functions += check_one(tools, &unit, ptx_arch, arch, &directory, &mut findings)?;
+                functions += check_one(tools, unit, &file, ptx_arch, arch, &directory, &mut findings)?;
             }
         }
     }
@@ -51,16 +62,16 @@ pub(crate) fn check(tools: &CudaTools) -> Result<()> {
 fn check_one(
     tools: &CudaTools,
     unit: &Unit,
+    file: &Path,
     ptx_arch: u32,
     arch: u32,
     directory: &Path,
     findings: &mut Vec<String>,
 ) -> Result<usize> {
-    let file = unit.file(ptx_arch);
-    let place = format!("{} on sm_{arch}", workspace::short(&file));
+    let place = format!("{} on sm_{arch}", workspace::short(file));
     let cubin = directory.join(format!("{}.sm_{ptx_arch}.on_{arch}.cubin", unit.name()));
     let mut assemble = tools.ptxas();
-    assemble.arg("-v").arg(format!("-arch=sm_{arch}")).arg("-o").arg(&cubin).arg(&file);
+    assemble.arg("-v").arg(format!("-arch=sm_{arch}")).arg("-o").arg(&cubin).arg(file);
     let report =
         ptxas::parse(&shell::quiet(&mut assemble).with_context(|| format!("{place} does not assemble"))?);
 

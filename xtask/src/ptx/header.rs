@@ -5,26 +5,42 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use super::{Unit, build, text};
+use super::{Backend, Unit, build, text};
 use crate::device_toolchain::Version;
 
 /// Rust's name of the target.
 pub(super) const TARGET: &str = "nvptx64-nvidia-cuda";
 
 /// The header of one file.
-pub(super) fn write(unit: &Unit, arch: u32, version: &Version, sources: &str) -> String {
+pub(super) fn write(backend: Backend, unit: &Unit, arch: u32, compiler: &Compiler, sources: &str) -> String {
     format!(
-        "// Generated from {source} by `cargo xtask ptx`; not to be edited.\n\
-         // compiler: {compiler}\n\
+        "// Generated from {source} by `{command}`; not to be edited.\n\
+         // compiler: {line}\n\
          // llvm: {llvm}\n\
          // target: {TARGET}, sm_{arch}\n\
          // flags: {flags}\n\
          // sources: {sources}\n",
         source = unit.source(),
-        compiler = version.line,
-        llvm = version.llvm,
-        flags = build::flags(arch).join(" "),
+        command = backend.command(),
+        line = compiler.line,
+        llvm = compiler.llvm,
+        flags = backend.flags(arch).join(" "),
     )
+}
+
+/// What made a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Compiler {
+    /// Its name and version.
+    pub(super) line: String,
+    /// Version of its LLVM.
+    pub(super) llvm: String,
+}
+
+impl From<&Version> for Compiler {
+    fn from(version: &Version) -> Self {
+        Self { line: version.line.clone(), llvm: version.llvm.clone() }
+    }
 }
 
 /// What a file's header says.
@@ -59,9 +75,10 @@ impl Recorded {
 }
 
 /// The hash of all that a file is made from, compiler apart: the sources of the SIMT machine (without the
-/// emulator, which never reaches the device) and of the unit, what they take from the workspace's manifest,
-/// the flags, and the version of the post-processing. The order of files is that of their paths; names and contents count.
-pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String> {
+/// emulator, which never reaches the device, and without other backends) and of the unit, what they take from the
+/// workspace's manifest, the flags, and the version of the post-processing. The order of files is that of their paths;
+/// names and contents count.
+pub(super) fn source_hash(root: &Path, backend: Backend, unit: &Unit, arch: u32) -> Result<String> {
     let mut files = Vec::new();
     for directory in ["simt", unit.directory] {
         files.push(root.join(directory).join("Cargo.toml"));
@@ -75,13 +92,16 @@ pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String>
         }
         None => collect_sources(&sources, &mut files)?,
     }
+    if backend != Backend::Stock {
+        collect(&root.join("gpu/rust-cuda"), &["rs", "toml"], &mut files)?;
+    }
     let mut named: Vec<(String, PathBuf)> = files
         .into_iter()
         .map(|file| {
             let name = file.strip_prefix(root).expect("the file was found below the root");
             (name.to_string_lossy().replace('\\', "/"), file)
         })
-        .filter(|(name, _)| !name.starts_with("simt/src/emu"))
+        .filter(|(name, _)| !name.starts_with("simt/src/emu") && backend.owns(name) != Some(false))
         .collect();
     named.sort();
 
@@ -91,7 +111,7 @@ pub(super) fn source_hash(root: &Path, unit: &Unit, arch: u32) -> Result<String>
         hash.update(part);
     };
     add(format!("post-processing {}", text::VERSION).as_bytes());
-    build::flags(arch).iter().for_each(|flag| add(flag.as_bytes()));
+    backend.flags(arch).iter().for_each(|flag| add(flag.as_bytes()));
     build::PROFILE.iter().for_each(|(name, value)| add(format!("{name}={value}").as_bytes()));
     add(unit.features(arch).as_bytes());
     manifest_parts(root)?.iter().for_each(|part| add(part.as_bytes()));
@@ -125,13 +145,22 @@ fn manifest_parts(root: &Path) -> Result<Vec<String>> {
 }
 
 fn collect_sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    collect(directory, &["rs"], files)
+}
+
+/// The files of a directory, with those below it, whose names have one of these extensions.
+fn collect(directory: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) -> Result<()> {
     let entries =
         std::fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     for entry in entries {
         let path = entry?.path();
+        if path.ends_with("target") {
+            // Of a cargo that was run there by hand.
+            continue;
+        }
         if path.is_dir() {
-            collect_sources(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            collect(&path, extensions, files)?;
+        } else if path.extension().is_some_and(|found| extensions.iter().any(|wanted| found == *wanted)) {
             files.push(path);
         }
     }
@@ -151,7 +180,10 @@ mod tests {
 
     #[test]
     fn what_the_header_says_can_be_read_back() {
-        let ptx = format!("{}.version 7.8\n", write(&UNIT, 90, &version(), "sha256:00ff"));
+        let ptx = format!(
+            "{}.version 7.8\n",
+            write(Backend::Stock, &UNIT, 90, &Compiler::from(&version()), "sha256:00ff")
+        );
         let recorded = Recorded::parse(&ptx).unwrap();
         assert!(recorded.made_by(&version()));
         assert_eq!(recorded.sources, "sha256:00ff");
@@ -191,7 +223,7 @@ mod tests {
         }
 
         fn hash(&self, arch: u32) -> String {
-            source_hash(&self.0, &UNIT, arch).unwrap()
+            source_hash(&self.0, Backend::Stock, &UNIT, arch).unwrap()
         }
 
         fn write(&self, file: &str, text: &str) {
@@ -228,7 +260,7 @@ mod tests {
             assert_ne!(first, tree.hash(80), "{new}");
         }
         tree.write("Cargo.toml", "[workspace]\n");
-        let error = source_hash(&tree.0, &UNIT, 80).unwrap_err().to_string();
+        let error = source_hash(&tree.0, Backend::Stock, &UNIT, 80).unwrap_err().to_string();
         assert!(error.contains("no edition"), "{error}");
         tree.write("Cargo.toml", MANIFEST);
 
@@ -240,10 +272,31 @@ mod tests {
     }
 
     #[test]
+    fn the_hash_follows_the_own_backend_and_no_other() {
+        let tree = Tree::new();
+        std::fs::create_dir_all(tree.0.join("gpu/rust-cuda/stand-in")).unwrap();
+        let hash = |backend| source_hash(&tree.0, backend, &UNIT, 80).unwrap();
+        let all = || [Backend::Stock, Backend::RustCuda, Backend::StandIn].map(hash);
+        for (file, changed) in [
+            ("simt/src/ptx.rs", [true, false, false]),
+            ("simt/src/rust_cuda.rs", [false, true, true]),
+            ("gpu/rust-cuda/Cargo.toml", [false, true, false]),
+            ("gpu/rust-cuda/stand-in/Cargo.toml", [false, false, true]),
+        ] {
+            let before = all();
+            tree.write(file, "changed");
+            let after = all();
+            for i in 0..3 {
+                assert_eq!(before[i] != after[i], changed[i], "{file}, backend {i}");
+            }
+        }
+    }
+
+    #[test]
     fn the_hash_of_a_module_follows_nothing_of_its_siblings() {
         let tree = Tree::new();
         let topk = Unit { module: Some("topk"), ..UNIT };
-        let hash = || source_hash(&tree.0, &topk, 80).unwrap();
+        let hash = || source_hash(&tree.0, Backend::Stock, &topk, 80).unwrap();
         let first = hash();
         tree.write("gpu/src/sibling.rs", "");
         assert_eq!(first, hash());

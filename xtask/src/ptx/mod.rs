@@ -1,13 +1,16 @@
 //! `cargo xtask ptx`: the PTX of the kernels.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
 use dsa_simt::Entry;
 
 use crate::device_toolchain::{self, DeviceToolchain};
-use crate::{shell, workspace};
+use crate::rust_cuda::{self, RustCuda};
+use crate::{cuda_tools, golden, shell, workspace};
 
+pub(crate) use backend::Backend;
+use header::Compiler;
+
+mod backend;
 mod build;
 mod header;
 mod text;
@@ -77,11 +80,6 @@ impl Unit {
         features.join(",")
     }
 
-    /// The committed file for one architecture.
-    pub(crate) fn file(&self, arch: u32) -> PathBuf {
-        workspace::root().join(format!("{}.sm_{arch}.ptx", self.output))
-    }
-
     /// The entry points that the file for one architecture holds.
     pub(crate) fn entries_for(&self, arch: u32) -> impl Iterator<Item = &'static Entry> + use<> {
         self.entries.iter().filter(move |entry| entry.min_arch <= arch)
@@ -92,9 +90,13 @@ impl Unit {
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Write nothing; fail when a committed file is stale. Rebuilds and compares where the compiler that the
-    /// file names is there, else compares the hash of the sources.
+    /// file names is there, else compares the hash of the sources. With the backend stand-in: type-check all units,
+    /// then build the probe and have it assembled.
     #[arg(long)]
     check: bool,
+    /// What compiles them.
+    #[arg(long, value_enum, default_value_t = Backend::Stock)]
+    backend: Backend,
     /// Only these units: compress, topk, dsa-kernels-probe; all unless given.
     units: Vec<String>,
 }
@@ -102,21 +104,82 @@ pub(crate) struct Arguments {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let units = selected(&arguments.units)?;
-    let toolchain = device_toolchain::ensure()?;
-    if arguments.check {
-        return check(toolchain.as_ref(), &units);
+    match (arguments.backend, arguments.check) {
+        (Backend::RustCuda, true) => {
+            bail!(
+                "--check compares committed PTX, and that of rust-cuda is not committed; use --backend stand-in"
+            )
+        }
+        (Backend::RustCuda, false) => write(&Maker::RustCuda(rust_cuda::find()?), &units),
+        (Backend::Stock, true) => check(device_toolchain::ensure()?.as_ref(), &units),
+        (Backend::StandIn, true) => check_stand_in(&units),
+        (backend, false) => {
+            let toolchain = device_toolchain::ensure()?.context("building PTX needs a device toolchain")?;
+            write(&Maker::Stock(toolchain, backend), &units)
+        }
     }
-    let toolchain = toolchain.context("building PTX needs a device toolchain")?;
+}
+
+/// A compiler that was found, and the backend that it compiles.
+enum Maker {
+    Stock(DeviceToolchain, Backend),
+    RustCuda(RustCuda),
+}
+
+impl Maker {
+    fn backend(&self) -> Backend {
+        match self {
+            Self::Stock(_, backend) => *backend,
+            Self::RustCuda(_) => Backend::RustCuda,
+        }
+    }
+
+    fn compiler(&self) -> Compiler {
+        match self {
+            Self::Stock(toolchain, _) => Compiler::from(&toolchain.version),
+            Self::RustCuda(found) => Compiler { line: found.compiler.clone(), llvm: found.llvm.clone() },
+        }
+    }
+
+    fn assembly(&self, unit: &Unit, arch: u32) -> Result<String> {
+        match self {
+            Self::Stock(toolchain, backend) => build::assembly(toolchain, *backend, unit, arch),
+            Self::RustCuda(found) => build::rust_cuda_assembly(found, unit, arch),
+        }
+    }
+}
+
+/// Builds and writes the files of the units.
+fn write(maker: &Maker, units: &[Unit]) -> Result<()> {
     for unit in units {
         for arch in ARCHITECTURES {
-            let path = unit.file(arch);
-            let text = generate(&toolchain, &unit, arch)?;
+            let path = maker.backend().file(unit, arch);
+            let text = generate(maker, unit, arch)?;
             std::fs::create_dir_all(path.parent().context("PTX files lie in a directory")?)?;
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
             shell::say(format_args!("{}: written", workspace::short(&path)));
         }
     }
     Ok(())
+}
+
+/// Checks the backend for rust-cuda as far as that goes without rust-cuda. Where there is no device toolchain it is left
+/// out, as the comparison of committed PTX is.
+fn check_stand_in(units: &[Unit]) -> Result<()> {
+    let Some(toolchain) = device_toolchain::ensure()? else {
+        shell::say("the backend for rust-cuda: NOT CHECKED, there is no device toolchain");
+        return Ok(());
+    };
+    build::check_stand_in(&toolchain, units)?;
+    shell::say(
+        "the backend for rust-cuda: complete, and types and operands fit, against the stand-in for cuda_std",
+    );
+    let probe: Vec<Unit> = units.iter().filter(|unit| unit.module.is_none()).copied().collect();
+    write(&Maker::Stock(toolchain, Backend::StandIn), &probe)?;
+    match cuda_tools::ensure()? {
+        Some(tools) => golden::check_units(&tools, Backend::StandIn, &probe),
+        None => Ok(()),
+    }
 }
 
 /// The units of these names; all if there are none.
@@ -137,7 +200,7 @@ fn check(toolchain: Option<&DeviceToolchain>, units: &[Unit]) -> Result<()> {
     let mut stale = Vec::new();
     for unit in units {
         for arch in ARCHITECTURES {
-            let path = unit.file(arch);
+            let path = Backend::Stock.file(unit, arch);
             match check_file(toolchain, unit, arch) {
                 Ok(how) => shell::say(format_args!("{}: up to date ({how})", workspace::short(&path))),
                 Err(why) => stale.push(format!("{}: {why:#}", workspace::short(&path))),
@@ -152,15 +215,16 @@ fn check(toolchain: Option<&DeviceToolchain>, units: &[Unit]) -> Result<()> {
 
 /// How the file was found to be up to date, or why it is not.
 fn check_file(toolchain: Option<&DeviceToolchain>, unit: &Unit, arch: u32) -> Result<String> {
-    let committed = std::fs::read_to_string(unit.file(arch)).context("cannot read the file")?;
+    let committed =
+        std::fs::read_to_string(Backend::Stock.file(unit, arch)).context("cannot read the file")?;
     let recorded = header::Recorded::parse(&committed)?;
-    let sources = header::source_hash(workspace::root(), unit, arch)?;
+    let sources = header::source_hash(workspace::root(), Backend::Stock, unit, arch)?;
     if recorded.sources != sources {
         bail!("the sources changed: their hash is {sources}, the file says {}", recorded.sources);
     }
     match toolchain {
         Some(toolchain) if recorded.made_by(&toolchain.version) => {
-            let rebuilt = generate(toolchain, unit, arch)?;
+            let rebuilt = generate(&Maker::Stock(toolchain.clone(), Backend::Stock), unit, arch)?;
             let kept = workspace::target().join("ptx").join(format!("{}.sm_{arch}.ptx", unit.name()));
             std::fs::create_dir_all(workspace::target().join("ptx"))?;
             std::fs::write(&kept, &rebuilt)?;
@@ -178,14 +242,15 @@ fn check_file(toolchain: Option<&DeviceToolchain>, unit: &Unit, arch: u32) -> Re
 }
 
 /// The text of one PTX file.
-fn generate(toolchain: &DeviceToolchain, unit: &Unit, arch: u32) -> Result<String> {
-    let name = format!("{} for sm_{arch}", unit.name());
+fn generate(maker: &Maker, unit: &Unit, arch: u32) -> Result<String> {
+    let (backend, name) = (maker.backend(), format!("{} for sm_{arch}", unit.name()));
     // Before the build: when a source changes meanwhile, the file is stale rather than wrong.
-    let sources = header::source_hash(workspace::root(), unit, arch)?;
-    let raw = build::assembly(toolchain, unit, arch).with_context(|| format!("cannot build {name}"))?;
+    let sources = header::source_hash(workspace::root(), backend, unit, arch)?;
+    let raw = maker.assembly(unit, arch).with_context(|| format!("cannot build {name}"))?;
     let entries: Vec<&Entry> = unit.entries_for(arch).collect();
-    let body = text::finish(&raw, &entries).with_context(|| format!("cannot use the PTX of {name}"))?;
-    Ok(format!("{}{body}", header::write(unit, arch, &toolchain.version, &sources)))
+    let body = text::finish(&raw, &entries, backend.declares_shared())
+        .with_context(|| format!("cannot use the PTX of {name}"))?;
+    Ok(format!("{}{body}", header::write(backend, unit, arch, &maker.compiler(), &sources)))
 }
 
 /// Number of the first line in which two texts differ.

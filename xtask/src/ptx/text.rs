@@ -9,15 +9,15 @@ pub(super) const VERSION: u32 = 1;
 /// The block's dynamic shared memory, which the kernels' assembly names.
 const SHARED: &str = ".extern .shared .align 16 .b8 dsa_dynamic_shared[];";
 
-/// Removes comments and empty lines, declares the dynamic shared memory, and inserts the launch bounds of
-/// `entries`, which must be exactly the entry points of `raw`.
-pub(super) fn finish(raw: &str, entries: &[&Entry]) -> Result<String> {
+/// Removes comments and empty lines, declares the dynamic shared memory where `raw` does not, and inserts the launch
+/// bounds of `entries`, which must be exactly the entry points of `raw`.
+pub(super) fn finish(raw: &str, entries: &[&Entry], declares_shared: bool) -> Result<String> {
     let mut finished = String::with_capacity(raw.len());
     let mut put = |line: &str| {
         finished.push_str(line);
         finished.push('\n');
     };
-    let mut found = Vec::new();
+    let (mut found, mut has_address_size) = (Vec::new(), false);
     let mut signature: Option<Signature<'_>> = None;
     for line in raw.lines().map(without_comment).filter(|line| !line.trim().is_empty()) {
         if line.trim() == SHARED {
@@ -25,7 +25,10 @@ pub(super) fn finish(raw: &str, entries: &[&Entry]) -> Result<String> {
         }
         put(line);
         if line.trim() == ".address_size 64" {
-            put(SHARED);
+            has_address_size = true;
+            if !declares_shared {
+                put(SHARED);
+            }
         }
         if let Some(name) = entry_name(line) {
             let entry = entries
@@ -45,7 +48,7 @@ pub(super) fn finish(raw: &str, entries: &[&Entry]) -> Result<String> {
     if let Some(missing) = entries.iter().find(|entry| !found.contains(&entry.name)) {
         bail!("the table has an entry point `{}` that is not in the PTX", missing.name);
     }
-    if !finished.contains(SHARED) {
+    if !has_address_size {
         bail!("the PTX has no line `.address_size 64`");
     }
     Ok(finished)
@@ -122,22 +125,30 @@ mod tests {
             .maxntid 1024, 1, 1\n.minnctapersm 1\n{\n\tld.param.b64 \t%rd1, [one_param_0];\n\tbar.sync \t0;\n\
             $L__BB0_1:\n\tret;\n}\n\
             .visible .entry two()\n.maxntid 64, 1, 1\n.reqnctapercluster 4, 1, 1\n{\n\tret;\n}\n";
-        assert_eq!(finish(RAW, &[&two, &one]).unwrap(), expected);
+        assert_eq!(finish(RAW, &[&two, &one], false).unwrap(), expected);
     }
 
     #[test]
     fn finishing_keeps_an_existing_declaration_of_shared_memory_single() {
         let raw = RAW.replace(".address_size 64\n", &format!(".address_size 64\n{SHARED}\n"));
-        let finished = finish(&raw, &[&entry("one", 32, 1, 1), &entry("two", 32, 1, 1)]).unwrap();
+        let finished = finish(&raw, &[&entry("one", 32, 1, 1), &entry("two", 32, 1, 1)], false).unwrap();
         assert_eq!(finished.matches(SHARED).count(), 1);
+    }
+
+    #[test]
+    fn shared_memory_that_the_compiler_declares_is_not_declared_again() {
+        let own = ".extern .shared .align 16 .b8 _Zcuda_std_dyn_shared[];";
+        let raw = RAW.replace(".address_size 64\n", &format!(".address_size 64\n\n{own}\n"));
+        let finished = finish(&raw, &[&entry("one", 32, 1, 1), &entry("two", 32, 1, 1)], true).unwrap();
+        assert!(finished.contains(own) && !finished.contains(SHARED), "{finished}");
     }
 
     #[test]
     fn table_and_ptx_must_name_the_same_entry_points() {
         let (one, two, three) = (entry("one", 32, 1, 1), entry("two", 32, 1, 1), entry("three", 32, 1, 1));
-        let error = finish(RAW, &[&one]).unwrap_err().to_string();
+        let error = finish(RAW, &[&one], false).unwrap_err().to_string();
         assert!(error.contains("`two` that is not in the table"), "{error}");
-        let error = finish(RAW, &[&one, &two, &three]).unwrap_err().to_string();
+        let error = finish(RAW, &[&one, &two, &three], false).unwrap_err().to_string();
         assert!(error.contains("`three` that is not in the PTX"), "{error}");
     }
 }
