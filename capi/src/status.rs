@@ -80,7 +80,10 @@ impl Failure {
                 }
                 Error::OutOfMemory { .. } => Status::OutOfMemory,
                 Error::DuringCapture { .. } => Status::DuringCapture,
-                Error::NoPtx { .. } | Error::UnknownKernel { .. } | Error::Compile { .. } => Status::NoKernel,
+                Error::NoPtx { .. }
+                | Error::PtxFile { .. }
+                | Error::UnknownKernel { .. }
+                | Error::Compile { .. } => Status::NoKernel,
                 // Driver, Emulator, CooperativeTooLarge, and what later versions add.
                 _ => Status::DeviceFailed,
             },

@@ -1,6 +1,7 @@
 //! The one error type of the crate.
 
 use std::fmt::{self, Display};
+use std::path::PathBuf;
 
 use dsa_kernels_gpu::compress::number::NumberType;
 use dsa_simt::emu::{Fault, MemoryError};
@@ -89,6 +90,14 @@ pub enum Error {
         found: (u32, u32),
         /// The architectures that there are.
         available: String,
+    },
+    /// A file of PTX cannot be read.
+    #[error("cannot read the PTX {}: {source}; it takes one file for each architecture", path.display())]
+    PtxFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
     },
     /// A module has no kernel of this name.
     #[error("module {module} has no kernel {kernel}; it has {available}")]

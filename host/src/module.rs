@@ -1,6 +1,7 @@
 //! Modules: kernels with the PTX that holds them.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use dsa_simt::Entry;
 
@@ -68,7 +69,28 @@ impl Module {
         Self { name: name.into(), entries, ptx: Cow::Owned(ptx.into()) }
     }
 
-    /// Name of the module, for messages.
+    /// The same kernels with PTX that is not part of the program: the files `NAME.sm_ARCH.ptx` in `directory`, where NAME
+    /// is the module's [`name`](Self::name), one for each architecture that the module has PTX for.
+    ///
+    /// This is how PTX of another compiler is used, such as rust-cuda's (`cargo xtask ptx --backend rust-cuda` writes
+    /// it to `target/ptx/rust-cuda`): `Module::topk().with_ptx_from("target/ptx/rust-cuda")`, to be passed to
+    /// [`TopKBuilder::build_with`](crate::topk::TopKBuilder::build_with). Both may be used in one process.
+    ///
+    /// # Errors
+    /// [`Error::PtxFile`].
+    pub fn with_ptx_from(self, directory: impl AsRef<Path>) -> Result<Self, Error> {
+        let read = |ptx: &Ptx| {
+            let path = directory.as_ref().join(format!("{}.sm_{}.ptx", self.name, ptx.arch));
+            match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(Ptx { arch: ptx.arch, text: text.into() }),
+                Err(source) => Err(Error::PtxFile { path, source }),
+            }
+        };
+        let ptx: Result<Vec<_>, _> = self.ptx.iter().map(read).collect();
+        Ok(Self { ptx: Cow::Owned(ptx?), ..self })
+    }
+
+    /// Name of the module, for messages and files.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -143,6 +165,22 @@ mod tests {
         assert!(matches!(error, Error::NoPtx { found: (7, 5), .. }));
         assert!(error.to_string().contains("sm_80, sm_90"), "{error}");
         assert!(error.to_string().contains("7.5"), "{error}");
+    }
+
+    #[test]
+    fn ptx_of_a_directory_takes_the_place_of_what_is_part_of_the_program() {
+        let directory = std::env::temp_dir().join(format!("dsa-kernels-ptx-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for arch in [80, 90] {
+            std::fs::write(directory.join(format!("topk.sm_{arch}.ptx")), format!("other {arch}")).unwrap();
+        }
+        let module = Module::topk().with_ptx_from(&directory).unwrap();
+        assert_eq!(module.ptx_for((8, 6)).unwrap().text, "other 80");
+        assert_eq!(module.ptx_for((9, 0)).unwrap().text, "other 90");
+        assert_eq!(module.entries().len(), Module::topk().entries().len());
+        let error = Module::compress().with_ptx_from(&directory).unwrap_err().to_string();
+        std::fs::remove_dir_all(directory).unwrap();
+        assert!(error.contains("compress.sm_80.ptx"), "{error}");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! The manifests of `gpu/rust-cuda` compile this crate with it; `gpu/rust-cuda/README.md` says what has been run.
 //!
 //! LLVM 7 knows neither reductions of a warp nor clusters: those are `asm!`, which is not convergent, so an optimiser
-//! may duplicate it into divergent branches. What is used here may be: PTX lets the lanes of a mask meet at different
-//! `redux.sync` with the same mask, and a barrier of the cluster without `.aligned` counts threads one by one. Barriers
-//! of the block may not, and are `cuda_std`'s, which are intrinsics. `cuda_std`'s votes are `asm!`, too, and safe for
-//! the same reason as `redux.sync`.
+//! may duplicate it into divergent branches. What is used here may be duplicated: on compute capability 7.0 and later PTX
+//! lets the lanes of a mask meet at different instructions, if those are of one kind and name the same mask (`redux.sync`,
+//! `shfl.sync`, and the votes, which are `asm!` in `cuda_std`), and a barrier of the cluster without `.aligned` counts
+//! threads one by one. Barriers of the block may not be, and are `cuda_std`'s, which are intrinsics.
 
 use core::arch::asm;
+use core::hint::assert_unchecked;
 
 use cuda_std::{shared, thread, warp};
 
@@ -17,6 +18,23 @@ use crate::machine::{AtomicOp, Machine, Order, Scope, Shuffle, Space};
 
 /// The GPU this code runs on.
 pub struct RustCuda;
+
+/// The word of the lane `delta` below; the first lanes keep their own.
+///
+/// # Safety
+/// The lanes of `mask` arrive.
+#[inline(always)]
+unsafe fn shuffle_up(mask: u32, value: u32, delta: u32) -> u32 {
+    let below: u32;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "shfl.sync.up.b32 {}, {}, {}, 0, {};",
+            out(reg32) below, in(reg32) value, in(reg32) delta, in(reg32) mask, options(nomem, nostack)
+        )
+    };
+    below
+}
 
 // SAFETY of the blocks below: register reads and arithmetic have no preconditions; collectives require that the
 // threads they name arrive, which is the contract of the trait.
@@ -40,7 +58,10 @@ impl Machine for RustCuda {
     fn lane_id() -> u32 {
         // Not `warp::lane_id`, which is a volatile `asm!` and is read again at every call.
         let lane: u32;
-        unsafe { asm!("mov.u32 {}, %laneid;", out(reg32) lane, options(pure, nomem, nostack)) };
+        unsafe {
+            asm!("mov.u32 {}, %laneid;", out(reg32) lane, options(pure, nomem, nostack));
+            assert_unchecked(lane < 32);
+        }
         lane
     }
     #[inline(always)]
@@ -96,11 +117,7 @@ impl Machine for RustCuda {
                 Shuffle::Index => warp::warp_shuffle_idx(mask, value, operand, WIDTH),
                 // Not `warp_shuffle_up`: it passes the upper end of the warp as the bound, as the others do, and with
                 // that no lane has one below.
-                Shuffle::Up => {
-                    let lane = Self::lane_id();
-                    let source = if lane >= operand { lane - operand } else { lane };
-                    warp::warp_shuffle_idx(mask, value, source, WIDTH)
-                }
+                Shuffle::Up => return shuffle_up(mask, value, operand),
                 Shuffle::Down => warp::warp_shuffle_down(mask, value, operand, WIDTH),
                 Shuffle::Xor => warp::warp_shuffle_xor(mask, value, operand, WIDTH),
             }

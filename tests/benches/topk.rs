@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 use clap::{Parser, ValueEnum};
 use dsa_kernels::topk::Path as SelectionPath;
 use dsa_kernels::{Backend, Device, Error};
+use dsa_kernels_tests::backend;
 use dsa_kernels_tests::bench::chain::CHAIN;
 use dsa_kernels_tests::bench::compress::cells::{self, Cell};
 use dsa_kernels_tests::bench::compress::run as compress;
@@ -28,6 +29,8 @@ use dsa_kernels_tests::bench::timed::Timed;
 use dsa_kernels_tests::bench::{emulated, inputs, plot};
 
 /// Selects the top k of real and generated score rows, and compresses KV rows, proves every answer and measures it.
+///
+/// DSA_PTX names a directory with PTX of another compiler, to be used in the place of the committed.
 #[derive(Parser)]
 #[command(name = "topk")]
 struct Arguments {
@@ -139,6 +142,7 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         device: device_record(&device),
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
+        ptx: backend::ptx_directory().unwrap_or_default().display().to_string(),
         quick: arguments.quick,
         chain: if on_gpu { CHAIN as u32 } else { 0 },
         null_us: None,

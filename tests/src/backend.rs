@@ -1,9 +1,15 @@
-//! The device that the suite runs on.
+//! The device that the suite runs on, and the PTX.
+
+use std::path::PathBuf;
 
 use dsa_kernels::{Device, EmulatorOptions, Error, Module, Ptx};
 
 /// The variable that chooses the backend: `emulator` (the default) or `gpu`.
 pub const VARIABLE: &str = "DSA_BACKEND";
+
+/// The variable that names a directory with PTX of another compiler, to be used in the place of the committed: what
+/// `cargo xtask ptx --backend` has written. The emulator uses none.
+pub const PTX_VARIABLE: &str = "DSA_PTX";
 
 /// A backend of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +63,43 @@ pub fn device(seed: u64) -> Result<Device, BackendError> {
     }
 }
 
-/// The probe kernels, for any device.
+/// The directory that `DSA_PTX` names, if it is set.
+pub fn ptx_directory() -> Option<PathBuf> {
+    std::env::var_os(PTX_VARIABLE).filter(|directory| !directory.is_empty()).map(PathBuf::from)
+}
+
+/// The kernels of top-k with the PTX that `DSA_PTX` chooses.
+///
+/// # Errors
+/// [`Error::PtxFile`].
+pub fn topk() -> Result<Module, Error> {
+    chosen_ptx(Module::topk())
+}
+
+/// The kernels of the compressor with the PTX that `DSA_PTX` chooses.
+///
+/// # Errors
+/// [`Error::PtxFile`].
+pub fn compress() -> Result<Module, Error> {
+    chosen_ptx(Module::compress())
+}
+
+fn chosen_ptx(module: Module) -> Result<Module, Error> {
+    match ptx_directory() {
+        Some(directory) => module.with_ptx_from(directory),
+        None => Ok(module),
+    }
+}
+
+/// The probe kernels, for any device, with the PTX that `DSA_PTX` chooses.
+///
+/// # Panics
+/// When that cannot be read.
 pub fn probe() -> Module {
     let ptx = vec![
         Ptx::embedded(80, include_str!("../ptx/probe.sm_80.ptx")),
         Ptx::embedded(90, include_str!("../ptx/probe.sm_90.ptx")),
     ];
-    Module::from_ptx("probe", ptx, dsa_kernels_probe::ENTRIES)
+    let module = Module::from_ptx("probe", ptx, dsa_kernels_probe::ENTRIES);
+    chosen_ptx(module).unwrap_or_else(|error| panic!("{PTX_VARIABLE}: {error}"))
 }

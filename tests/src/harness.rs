@@ -3,6 +3,7 @@
 use dsa_kernels::topk::{Limits, ScoreType, TopK, TopKArgs, TopKBuilder};
 use dsa_kernels::{Buffer, Device, Error, Stream, Workspace};
 
+use crate::backend;
 use crate::batch::{Answer, Batch, WrongRow};
 use crate::scores;
 
@@ -96,7 +97,7 @@ impl Selector {
     /// # Errors
     /// Those of the library.
     pub fn new(device: &Device, builder: TopKBuilder, k: usize, dirt: u8) -> Result<Self, Error> {
-        let topk = builder.build(device)?;
+        let topk = builder.build_with(device, &backend::topk()?)?;
         let stream = device.stream()?;
         let workspace = Workspace::with_bytes(device, topk.workspace_bytes())?;
         workspace.fill_bytes(dirt)?;

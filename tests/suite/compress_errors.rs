@@ -4,6 +4,7 @@
 use dsa_kernels::compress::{CompressArgs, Compressor, CompressorBuilder, ElementType, NumberType, Tensor};
 use dsa_kernels::{Device, EmulatorOptions, Error};
 use dsa_kernels_gpu::compress::report;
+use dsa_kernels_tests::backend;
 use dsa_kernels_tests::compress::batch::{Spec, Step};
 use dsa_kernels_tests::compress::harness::{Harness, Launch};
 use dsa_kernels_tests::compress::reference::Shape;
@@ -292,7 +293,10 @@ fn arguments_outside_the_contract_are_refused_before_launching() {
 #[test]
 fn a_launch_without_requests_does_nothing_and_may_have_null_addresses() {
     let device = device(140);
-    let mut compressor = Compressor::builder(128, 128).max_batch(3).build(&device).unwrap();
+    let mut compressor = Compressor::builder(128, 128)
+        .max_batch(3)
+        .build_with(&device, &backend::compress().unwrap())
+        .unwrap();
     let stream = device.stream().unwrap();
     let words = |len: u64| Tensor::raw(0, ElementType::I32, [len]);
     let paged = || dsa_kernels::compress::PagedTensor {

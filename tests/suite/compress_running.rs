@@ -8,6 +8,7 @@ use dsa_kernels::{Buffer, Device, LaunchConfig};
 use dsa_kernels_gpu::compress::{
     CONFIGURATIONS, configuration::Configuration, configuration::Mode, report, width,
 };
+use dsa_kernels_tests::backend;
 use dsa_kernels_tests::compress::raw;
 use dsa_kernels_tests::random::Random;
 use half::bf16;
@@ -651,7 +652,8 @@ fn rows_of_an_operator(device: &Device, seed: u64, ratio: usize, running: bool) 
     let width = width(128, ratio as u32) as usize;
     let stream = device.stream().unwrap();
     let builder = Compressor::builder(ratio as u32, 128).kv(NumberType::F32).output(NumberType::F32);
-    let mut compressor = builder.running(running).max_batch(2).build(device).unwrap();
+    let mut compressor =
+        builder.running(running).max_batch(2).build_with(device, &backend::compress().unwrap()).unwrap();
     let mut random = Random::new(seed);
     let mut numbers = |count: usize| -> Vec<f32> { (0..count).map(|_| random.normal()).collect() };
     let ape = device.upload(&numbers(ratio * width)).unwrap();

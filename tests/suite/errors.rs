@@ -2,6 +2,7 @@
 
 use dsa_kernels::topk::{Order, Path, ScoreType, Ties, TopK, TopKArgs, TopKBuilder};
 use dsa_kernels::{Device, EmulatorOptions, Error, Workspace};
+use dsa_kernels_tests::backend;
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::harness::POISON;
@@ -150,7 +151,8 @@ fn buffers_too_small_for_the_rows_are_refused() {
     let device = device(83);
     let stream = device.stream().unwrap();
     let mut workspace = Workspace::new(&device);
-    let mut topk = TopK::builder(10).max_rows(4).max_len(100).build(&device).unwrap();
+    let mut topk =
+        TopK::builder(10).max_rows(4).max_len(100).build_with(&device, &backend::topk().unwrap()).unwrap();
     let floats = |len: usize| device.upload(&vec![1.0f32; len]).unwrap();
     let integers = |len: usize| device.upload(&vec![100i32; len]).unwrap();
     let (scores, lengths, mut out) = (floats(3 * 120 + 100), integers(4), integers(40));
@@ -179,7 +181,12 @@ fn after_a_launch_that_faulted_the_operator_is_right_again() {
     let stream = device.stream().unwrap();
     let mut workspace = Workspace::new(&device);
     for (path, len) in [(Path::Medium, 600), (Path::Large, 20_000)] {
-        let mut topk = TopK::builder(64).max_rows(9).max_len(len).path(path).build(&device).unwrap();
+        let mut topk = TopK::builder(64)
+            .max_rows(9)
+            .max_len(len)
+            .path(path)
+            .build_with(&device, &backend::topk().unwrap())
+            .unwrap();
         let scores: Vec<f32> = (0..9 * len).map(|i| (i * 7919 % 10_007) as f32).collect();
         let lengths = device.upload(&[len as i32; 9]).unwrap();
         let mut out = device.alloc::<i32>(9 * 64).unwrap();
@@ -212,7 +219,8 @@ fn things_of_another_device_are_refused() {
     let (device, other) = (Device::emulator(), Device::emulator());
     let stream = device.stream().unwrap();
     let mut workspace = Workspace::new(&device);
-    let mut topk = TopK::builder(10).max_rows(1).max_len(100).build(&device).unwrap();
+    let mut topk =
+        TopK::builder(10).max_rows(1).max_len(100).build_with(&device, &backend::topk().unwrap()).unwrap();
     let scores = device.upload(&[1.0f32; 100]).unwrap();
     let lengths = device.upload(&[100i32]).unwrap();
     let mut out = device.upload(&[0i32; 10]).unwrap();

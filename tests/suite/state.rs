@@ -1,7 +1,8 @@
 //! The words of device memory that an operator owns from launch to launch.
 
 use dsa_kernels::topk::{Limits, Order, Path, Plan, ScoreType, Ties};
-use dsa_kernels::{Buffer, Device, Module};
+use dsa_kernels::{Buffer, Device};
+use dsa_kernels_tests::backend;
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::harness::Placed;
@@ -41,7 +42,7 @@ fn every_launch_with_options_leaves_the_state_zero() {
 fn launches_leave_the_state_zero(device: &Device, seed: u64, limits: Limits) {
     let stream = device.stream().unwrap();
     let plan = Plan::new(limits, device.properties()).unwrap();
-    let kernel = device.load_kernel(&Module::topk(), plan.entry()).unwrap();
+    let kernel = device.load_kernel(&backend::topk().unwrap(), plan.entry()).unwrap();
     let state: Buffer<u32> = device.alloc(plan.state_bytes() / 4).unwrap();
     state.fill_bytes(0).unwrap();
     let workspace: Buffer<u8> = device.alloc(plan.workspace_bytes().max(1)).unwrap();

@@ -171,8 +171,17 @@ impl CompressorBuilder {
     /// # Errors
     /// Those of [`Plan::new`], [`Device::load_kernel`] and [`Device::alloc`].
     pub fn build(self, device: &Device) -> Result<Compressor, Error> {
+        self.build_with(device, &Module::compress())
+    }
+
+    /// [`build`](Self::build) with other PTX of the kernels: `module` is [`Module::compress`] with
+    /// [`PTX from a directory`](Module::with_ptx_from).
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build).
+    pub fn build_with(self, device: &Device, module: &Module) -> Result<Compressor, Error> {
         let plan = Plan::new(self.limits, device.properties())?;
-        let load = |entry| device.load_kernel(&Module::compress(), entry);
+        let load = |entry| device.load_kernel(module, entry);
         let (decode, decode_many) = (load(plan.decode_entry(0))?, load(plan.decode_entry(MOST))?);
         let (prefill, post) = (load(plan.prefill_entry())?, load(plan.post_entry())?);
         let decode_store = plan.decode_store_entry().map(load).transpose()?;

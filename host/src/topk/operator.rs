@@ -160,8 +160,17 @@ impl TopKBuilder {
     /// # Errors
     /// Those of [`Plan::new`], [`Device::load_kernel`] and [`Device::alloc`].
     pub fn build(self, device: &Device) -> Result<TopK, Error> {
+        self.build_with(device, &Module::topk())
+    }
+
+    /// [`build`](Self::build) with other PTX of the kernels: `module` is [`Module::topk`] with
+    /// [`PTX from a directory`](Module::with_ptx_from).
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build).
+    pub fn build_with(self, device: &Device, module: &Module) -> Result<TopK, Error> {
         let plan = Plan::new(self.limits, device.properties())?;
-        let kernel = device.load_kernel(&Module::topk(), plan.entry())?;
+        let kernel = device.load_kernel(module, plan.entry())?;
         let state = device.alloc(plan.state_bytes() / 4)?;
         state.fill_bytes(0)?;
         Ok(TopK { plan, kernel, state, faulted: false })

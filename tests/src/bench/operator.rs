@@ -7,6 +7,7 @@ use dsa_kernels::{Buffer, Device, Error, Stream, Workspace};
 
 use super::inputs::workers;
 use super::shapes::{Case, Options};
+use crate::backend;
 use crate::data::{self, DataError, RealRow};
 use crate::distribution::Distribution;
 use crate::oracle;
@@ -89,7 +90,7 @@ impl Operator {
     /// Builds the operator with the limits of `case`, and its buffers but for the scores.
     pub fn new(device: &Device, case: &Case, variation: Variation) -> Result<Self, Error> {
         let (rows, k) = (case.rows(), case.k);
-        let topk = TopKBuilder::from(variation.limits(case)).build(device)?;
+        let topk = TopKBuilder::from(variation.limits(case)).build_with(device, &backend::topk()?)?;
         let workspace = Workspace::with_bytes(device, topk.workspace_bytes())?;
         let lengths: Vec<_> = case.lengths().into_iter().map(u32::cast_signed).collect();
         Ok(Self {

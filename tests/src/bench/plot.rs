@@ -211,6 +211,7 @@ mod tests {
             },
             date: String::new(),
             command: String::new(),
+            ptx: String::new(),
             quick: false,
             chain: 40,
             null_us: None,

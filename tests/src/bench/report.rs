@@ -25,6 +25,9 @@ pub struct Report {
     pub date: String,
     /// The command line.
     pub command: String,
+    /// The directory of the PTX; empty for the committed.
+    #[serde(default)]
+    pub ptx: String,
     /// Whether only the short list was run.
     pub quick: bool,
     /// Launches per graph replay behind each time; 0 on the emulator.
@@ -370,6 +373,9 @@ impl Report {
             let _ = write!(text, ", driver {}", device.driver);
         }
         let _ = write!(text, "\n{bullet}date: {}\n{bullet}command: `{}`\n", self.date, self.command);
+        if !self.ptx.is_empty() {
+            let _ = writeln!(text, "{bullet}PTX: not the committed, but from {}", self.ptx);
+        }
         for RivalLibrary { name, library } in &self.rivals {
             let _ = writeln!(
                 text,
@@ -626,6 +632,7 @@ mod tests {
             },
             date: "2026-01-02T03:04:05Z".to_owned(),
             command: "topk --quick".to_owned(),
+            ptx: String::new(),
             quick: true,
             chain: 40,
             null_us: Some(0.68),

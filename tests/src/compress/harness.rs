@@ -10,6 +10,7 @@ use dsa_kernels::{Buffer, Device, Error, Stream};
 
 use super::batch::{self, Expected, Requests, Spec, Step};
 use super::reference::{WrongChannel, check_row, of_bytes, to_bytes};
+use crate::backend;
 
 /// What every output byte holds before a launch.
 pub const OUTPUT_POISON: u8 = 0x5a;
@@ -180,7 +181,7 @@ impl Harness {
         ape.upload(&to_bytes(NumberType::F32, &requests.ape))?;
         Ok(Self {
             requests,
-            compressor: configure(builder).build(device)?,
+            compressor: configure(builder).build_with(device, &backend::compress()?)?,
             stream: device.stream()?,
             kv_score: Guarded::new(device, kv_score, batch::POISON)?,
             ape,

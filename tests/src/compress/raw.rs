@@ -1,7 +1,8 @@
 //! Launches of the compressor's kernels with raw arguments.
 
-use dsa_kernels::{Device, Error, LaunchConfig, Module};
+use dsa_kernels::{Device, Error, LaunchConfig};
 
+use crate::backend;
 use crate::random::Random;
 
 /// Launches the kernel `name` with parameters by name, and waits for it. Pointers are passed as addresses, an f32 as
@@ -21,7 +22,7 @@ pub unsafe fn launch(
     config: LaunchConfig,
     named: &[(&str, u64)],
 ) -> Result<(), Error> {
-    let kernel = device.load_kernel(&Module::compress(), name)?;
+    let kernel = device.load_kernel(&backend::compress()?, name)?;
     let parameters = kernel.entry().parameters;
     let slots: Vec<u64> = parameters
         .iter()

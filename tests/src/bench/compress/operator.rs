@@ -10,6 +10,7 @@ use dsa_kernels::{Device, Error, Stream};
 use super::super::operator::CaseError;
 use super::cells::{Cell, Work};
 use super::sets::Sets;
+use crate::backend;
 use crate::compress::post_reference::{angles, first_wrong_bf16};
 use crate::compress::reference::{Kept, Pooled, Sequence, Softmax, check_row, of_bytes, to_bytes};
 
@@ -25,7 +26,7 @@ pub struct Operator {
 impl Operator {
     /// Builds the operator.
     pub fn new(device: &Device, cell: Cell, overlap: bool) -> Result<Self, Error> {
-        Ok(Self { cell, compressor: cell.builder(overlap).build(device)? })
+        Ok(Self { cell, compressor: cell.builder(overlap).build_with(device, &backend::compress()?)? })
     }
 
     /// The kernels that are launched, joined by `+`.
