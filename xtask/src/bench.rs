@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::ptx::Backend;
 use crate::{artifacts, link_stub, shell, workspace};
 
 /// Builds the benchmark in release and runs it: on a GPU if there is one, else on the emulator.
@@ -11,6 +12,9 @@ use crate::{artifacts, link_stub, shell, workspace};
 /// `cargo xtask bench -- --help` lists its options, such as --quick, --filter and --out.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
+    /// Whose PTX a GPU runs; for rust-cuda's, `cargo xtask ptx --backend rust-cuda` first.
+    #[arg(long, value_enum, default_value_t = Backend::Stock)]
+    ptx: Backend,
     /// Passed on to the benchmark; without --out, reports go to target/bench.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     benchmark: Vec<String>,
@@ -18,6 +22,7 @@ pub(crate) struct Arguments {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.ptx.require()?;
     let mut build = shell::cargo();
     build
         .args([
@@ -38,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .find(|executable| executable.kind == "bench" && executable.target == "topk")
         .context("cargo built no benchmark `topk`")?;
     let mut command = Command::new(&benchmark.path);
-    command.args(&arguments.benchmark);
+    command.args(&arguments.benchmark).envs(arguments.ptx.variable());
     if !names_output(&arguments.benchmark) {
         command.arg("--out").arg(workspace::target().join("bench"));
     }

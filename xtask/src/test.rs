@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use crate::ptx::{self, Backend as PtxBackend};
 use crate::{cuda_tools, golden, link_stub, shell};
 
 /// Checks the committed PTX with NVIDIA's tools, then runs all tests on the emulator and, where there is a
@@ -16,6 +17,9 @@ pub(crate) struct Arguments {
     /// Where the suite runs.
     #[arg(long, value_enum, default_value_t = Backend::Best)]
     backend: Backend,
+    /// Whose PTX the suite runs on a GPU, and is checked; for rust-cuda's, `cargo xtask ptx --backend rust-cuda` first.
+    #[arg(long, value_enum, default_value_t = PtxBackend::Stock)]
+    ptx: PtxBackend,
     /// Passed on to `cargo test`: a filter, or `-- --nocapture` and the like.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     cargo: Vec<String>,
@@ -33,8 +37,9 @@ enum Backend {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.ptx.require()?;
     if !arguments.quick {
-        check_ptx()?;
+        check_ptx(arguments.ptx)?;
     }
     let gpu = gpu();
     if arguments.backend == Backend::Gpu && gpu.is_none() {
@@ -58,6 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                     .args(["--features", "dsa-kernels-tests/cust"])
                     .args(&arguments.cargo)
                     .env("DSA_BACKEND", "gpu")
+                    .envs(arguments.ptx.variable())
                     .env(link_stub::VARIABLE, link_stub::directory()?),
             )?;
         }
@@ -80,9 +86,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The golden checks. Without the tools they are left out, except in CI, which is there to run them.
-fn check_ptx() -> Result<()> {
+fn check_ptx(backend: PtxBackend) -> Result<()> {
     match cuda_tools::ensure()? {
-        Some(tools) => golden::check(&tools),
+        Some(tools) => golden::check_units(&tools, backend, &ptx::units()),
         None if std::env::var_os("CI").is_some() => {
             bail!("the checks of the PTX need ptxas and cuobjdump, and CI may not leave them out")
         }

@@ -33,11 +33,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     check_units(&tools, arguments.backend, &ptx::units())
 }
 
-/// Runs all checks of the committed PTX; the error lists every finding.
-pub(crate) fn check(tools: &CudaTools) -> Result<()> {
-    check_units(tools, Backend::Stock, &ptx::units())
-}
-
 /// Runs the checks of one backend's PTX of these units; the error lists every finding.
 pub(crate) fn check_units(tools: &CudaTools, backend: Backend, units: &[Unit]) -> Result<()> {
     let directory = workspace::target().join("golden").join(backend.name());

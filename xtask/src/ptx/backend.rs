@@ -43,6 +43,11 @@ impl Backend {
         (self != Self::Stock).then(|| workspace::target().join("ptx").join(self.name()))
     }
 
+    /// The variable that has the suite and the benchmark use its PTX.
+    pub(crate) fn variable(self) -> Option<(&'static str, PathBuf)> {
+        self.directory().map(|directory| ("DSA_PTX", directory))
+    }
+
     /// The PTX of a unit for one architecture.
     pub(crate) fn file(self, unit: &Unit, arch: u32) -> PathBuf {
         let name = format!("{}.sm_{arch}.ptx", unit.output);
