@@ -174,8 +174,8 @@ impl CompressorBuilder {
         self.build_with(device, &Module::compress())
     }
 
-    /// [`build`](Self::build) with other PTX of the kernels: `module` is [`Module::compress`] with
-    /// [`PTX from a directory`](Module::with_ptx_from).
+    /// [`build`](Self::build) with other PTX of the kernels: `module` is [`Module::compress`] after
+    /// [`Module::with_ptx_from`].
     ///
     /// # Errors
     /// Those of [`build`](Self::build).

@@ -163,8 +163,8 @@ impl TopKBuilder {
         self.build_with(device, &Module::topk())
     }
 
-    /// [`build`](Self::build) with other PTX of the kernels: `module` is [`Module::topk`] with
-    /// [`PTX from a directory`](Module::with_ptx_from).
+    /// [`build`](Self::build) with other PTX of the kernels: `module` is [`Module::topk`] after
+    /// [`Module::with_ptx_from`].
     ///
     /// # Errors
     /// Those of [`build`](Self::build).
