@@ -1,8 +1,8 @@
 //! The GPU backend for stock `rustc`, target `nvptx64-nvidia-cuda`.
 //!
 //! Collectives are LLVM intrinsics: `asm!` is not convergent, so the optimiser may duplicate it into
-//! divergent branches, which is fatal for a barrier. Memory accesses are `asm!`: that fixes their width,
-//! address space, scope and order, none of which `core` can express for this target.
+//! divergent branches, which is fatal for a barrier. Memory accesses and arithmetic are those of
+//! [`instructions`](crate::instructions).
 //!
 //! `dsa_dynamic_shared` is the dynamic shared memory of a block. Rust has no way to declare a symbol in
 //! the shared address space; `cargo xtask ptx` adds `.extern .shared` for it at the head of the PTX.
