@@ -7,7 +7,6 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::artifacts::{self, Executable};
-use crate::ptx::Backend;
 use crate::{c_program, link_stub, shell, workspace};
 
 /// The most that the directory may hold.
@@ -18,7 +17,7 @@ const C_LIBRARY: &str = "libdsa_kernels.so";
 const RUN: &str = include_str!("stage_run.sh");
 const README: &str = include_str!("stage_readme.md");
 
-/// Puts stripped test and benchmark programs, their data, and PTX that is not committed if there is any, into target/stage: they run on any x86-64 Linux
+/// Puts stripped test and benchmark programs and their data into target/stage: they run on any x86-64 Linux
 /// machine with a driver, without cargo.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -58,12 +57,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         newest_libc = newest_libc.max(newest_version(&std::fs::read(program)?));
     }
     copy_directory(&workspace::root().join("tests/data"), &stage.join("data"))?;
-    for backend in [Backend::RustCuda, Backend::StandIn] {
-        if let Some(directory) = backend.directory().filter(|directory| directory.is_dir()) {
-            backend.require()?;
-            copy_directory(&directory, &stage.join("ptx").join(backend.name()))?;
-        }
-    }
     let script = "torch_topk.py";
     std::fs::copy(workspace::root().join("tests/scripts").join(script), stage.join(script))
         .with_context(|| format!("cannot copy tests/scripts/{script}"))?;
