@@ -236,12 +236,12 @@ fn run_timed(
         let record = timed.run(case, |record| {
             eprint!("[{}/{}] {case}: exact ({})", number + 1, cases.len(), record.path);
         });
-        let times = [("hot", record.us_hot), ("cold", record.us_cold)];
+        let times = [("hot", record.times.us_hot), ("cold", record.times.us_cold)];
         for (name, us) in times.into_iter().filter_map(|(name, us)| Some((name, us?))) {
             eprint!(", {name} {us:.2} us");
         }
         for rival in &record.rivals {
-            match (rival.us_hot, &rival.error) {
+            match (rival.times.us_hot, &rival.error) {
                 (Some(us), None) => eprint!("; {} hot {us:.2} us", rival.name),
                 (Some(us), Some(_)) => eprint!("; {} hot {us:.2} us, NOT EXACT", rival.name),
                 (None, _) => eprint!("; {} no time", rival.name),
@@ -267,7 +267,8 @@ fn compress_timed(
         let record = timed.run(cell);
         let verdict = if record.exact { "exact" } else { "NOT EXACT" };
         eprint!("[{}/{}] {cell}: {verdict}", number + 1, cells.len());
-        let times = [("hot", record.us_hot, record.copy_hot), ("cold", record.us_cold, record.copy_cold)];
+        let times =
+            [("hot", record.times.us_hot, record.copy_hot), ("cold", record.times.us_cold, record.copy_cold)];
         for (name, us, copy) in times {
             if let (Some(us), Some(copy)) = (us, copy) {
                 eprint!(", {name} {us:.2} us ({:.0} % of the copy)", 100.0 * copy);

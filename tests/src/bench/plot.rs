@@ -64,7 +64,7 @@ pub struct PlotError(String);
 fn lines(cases: &[CaseRecord], rivals: &[&str]) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for case in cases.iter().filter(|case| matches!(case.list.as_str(), "single" | "batch")) {
-        let Some(hot) = case.us_hot else { continue };
+        let Some(hot) = case.times.us_hot else { continue };
         let line = match lines.iter_mut().position(|line| line.rows == case.rows) {
             Some(at) => &mut lines[at],
             None => {
@@ -79,7 +79,7 @@ fn lines(cases: &[CaseRecord], rivals: &[&str]) -> Vec<Line> {
             line.floor.push((f64::from(case.len), floor));
         }
         for (points, name) in line.rivals.iter_mut().zip(rivals) {
-            if let Some(us) = case.rival(name).and_then(|rival| rival.us_hot) {
+            if let Some(us) = case.rival(name).and_then(|rival| rival.times.us_hot) {
                 points.push((f64::from(case.len), us));
             }
         }
@@ -183,7 +183,7 @@ fn label(length: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{DeviceRecord, RivalLibrary, RivalRecord, SCHEMA};
+    use super::super::report::{DeviceRecord, RivalLibrary, RivalRecord, SCHEMA, Times};
     use super::*;
 
     fn case(list: &str, rows: u32, len: u32, us: Option<f64>) -> CaseRecord {
@@ -191,7 +191,7 @@ mod tests {
             list: list.to_owned(),
             rows,
             len,
-            us_hot: us,
+            times: Times { us_hot: us, ..Times::default() },
             floor_us: us.map(|us| us / 2.0),
             ..CaseRecord::default()
         }
@@ -258,7 +258,7 @@ mod tests {
         let with = |rows, len, times: &[(&str, Option<f64>)]| {
             let rival = |&(name, us_hot): &(&str, _)| RivalRecord {
                 name: name.to_owned(),
-                us_hot,
+                times: Times { us_hot, ..Times::default() },
                 ..RivalRecord::default()
             };
             CaseRecord { rivals: times.iter().map(rival).collect(), ..case("batch", rows, len, Some(4.0)) }

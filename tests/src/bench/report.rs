@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::compress::cells::Cell;
+use super::measure::Timing;
 use super::shapes::Case;
 
 /// Version of the layout of `report.json`; counts up when a field changes its meaning or goes.
@@ -48,7 +49,32 @@ pub struct Report {
     pub compress: Vec<CompressRecord>,
 }
 
-/// The result of one cell of the compressor. Times are as those of [`CaseRecord`].
+/// Times of a cell: microseconds per launch, medians over the samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// With memory that stays in the cache, if it fits.
+    pub us_hot: Option<f64>,
+    /// Lower and upper bound of the 95 % confidence interval of `us_hot`.
+    pub us_hot_range: Option<[f64; 2]>,
+    /// With memory rotated through more than twice the second-level cache.
+    pub us_cold: Option<f64>,
+    /// Lower and upper bound of the 95 % confidence interval of `us_cold`.
+    pub us_cold_range: Option<[f64; 2]>,
+}
+
+impl Times {
+    /// Takes the hot time.
+    pub fn set_hot(&mut self, timing: &Timing) {
+        (self.us_hot, self.us_hot_range) = (Some(timing.median), Some(timing.range));
+    }
+
+    /// Takes the cold time.
+    pub fn set_cold(&mut self, timing: &Timing) {
+        (self.us_cold, self.us_cold_range) = (Some(timing.median), Some(timing.range));
+    }
+}
+
+/// The result of one cell of the compressor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CompressRecord {
     /// Unique name.
@@ -71,14 +97,9 @@ pub struct CompressRecord {
     pub exact: bool,
     /// What was wrong, or why the cell could not run.
     pub error: Option<String>,
-    /// Time with memory that stays in the cache, if it fits.
-    pub us_hot: Option<f64>,
-    /// Lower and upper bound of the 95 % confidence interval of `us_hot`.
-    pub us_hot_range: Option<[f64; 2]>,
-    /// Time with memory rotated through more than twice the second-level cache.
-    pub us_cold: Option<f64>,
-    /// Lower and upper bound of the 95 % confidence interval of `us_cold`.
-    pub us_cold_range: Option<[f64; 2]>,
+    /// How long it took.
+    #[serde(flatten)]
+    pub times: Times,
     /// `bytes / us_hot` over the bandwidth of the copy.
     pub copy_hot: Option<f64>,
     /// `bytes / us_cold` over the bandwidth of the copy.
@@ -125,7 +146,7 @@ pub struct DeviceRecord {
     pub l2_bytes: u64,
 }
 
-/// The result of one cell. Times are microseconds per launch, medians over the samples.
+/// The result of one cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CaseRecord {
     /// Unique name.
@@ -159,14 +180,9 @@ pub struct CaseRecord {
     pub exact: bool,
     /// What was wrong, or why the cell could not run.
     pub error: Option<String>,
-    /// Time with inputs that stay in the cache.
-    pub us_hot: Option<f64>,
-    /// Lower and upper bound of the 95 % confidence interval of `us_hot`.
-    pub us_hot_range: Option<[f64; 2]>,
-    /// Time with inputs rotated through more than twice the second-level cache.
-    pub us_cold: Option<f64>,
-    /// Lower and upper bound of the 95 % confidence interval of `us_cold`.
-    pub us_cold_range: Option<[f64; 2]>,
+    /// How long it took.
+    #[serde(flatten)]
+    pub times: Times,
     /// Hot time of a kernel that reads as many bytes.
     pub floor_us: Option<f64>,
     /// Cold time of a kernel that reads as many bytes.
@@ -186,7 +202,7 @@ pub struct CaseRecord {
     pub rivals: Vec<RivalRecord>,
 }
 
-/// The result of another implementation in one cell. Times are as those of [`CaseRecord`].
+/// The result of another implementation in one cell.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RivalRecord {
     /// Its name.
@@ -200,14 +216,9 @@ pub struct RivalRecord {
     pub without_options: bool,
     /// What was wrong, or why there is no time.
     pub error: Option<String>,
-    /// Time with inputs that stay in the cache.
-    pub us_hot: Option<f64>,
-    /// Lower and upper bound of the 95 % confidence interval of `us_hot`.
-    pub us_hot_range: Option<[f64; 2]>,
-    /// Time with inputs rotated through more than twice the second-level cache.
-    pub us_cold: Option<f64>,
-    /// Lower and upper bound of the 95 % confidence interval of `us_cold`.
-    pub us_cold_range: Option<[f64; 2]>,
+    /// How long it took.
+    #[serde(flatten)]
+    pub times: Times,
     /// `us_hot` over that of this library: above 1, this library is faster.
     pub ratio_hot: Option<f64>,
     /// `us_cold` over that of this library.
@@ -297,18 +308,18 @@ impl Report {
             .cases
             .iter()
             .filter(|case| case.distribution == "normal" && case.list != "mixed" && !case.is_compared())
-            .filter_map(|case| Some((case.rows, case.len, case.k, case.us_hot?)))
+            .filter_map(|case| Some((case.rows, case.len, case.k, case.times.us_hot?)))
             .collect();
         for case in &mut self.cases {
             let reference = normal.iter().find(|n| (n.0, n.1, n.2) == (case.rows, case.len, case.k));
-            case.ratio_hot = ratio(case.us_hot, case.floor_us);
-            case.ratio_cold = ratio(case.us_cold, case.floor_cold_us);
+            case.ratio_hot = ratio(case.times.us_hot, case.floor_us);
+            case.ratio_cold = ratio(case.times.us_cold, case.floor_cold_us);
             for rival in &mut case.rivals {
-                rival.ratio_hot = ratio(rival.us_hot, case.us_hot);
-                rival.ratio_cold = ratio(rival.us_cold, case.us_cold);
+                rival.ratio_hot = ratio(rival.times.us_hot, case.times.us_hot);
+                rival.ratio_cold = ratio(rival.times.us_cold, case.times.us_cold);
             }
             case.ratio_normal = match reference {
-                Some(n) if case.is_compared() => ratio(case.us_hot, Some(n.3)),
+                Some(n) if case.is_compared() => ratio(case.times.us_hot, Some(n.3)),
                 _ => None,
             };
         }
@@ -420,7 +431,7 @@ impl Report {
             let _ = writeln!(text, "NOT EXACT {}: {why}", case.name);
         }
         for case in &self.cases {
-            if let (Some(us), Some(origin)) = (case.us_hot, case.origin_us)
+            if let (Some(us), Some(origin)) = (case.times.us_hot, case.origin_us)
                 && us > origin
             {
                 let _ =
@@ -443,7 +454,7 @@ impl Report {
             if let (Some(error), false) = (&rival.error, rival.is_refused()) {
                 let _ = writeln!(text, "{name} NOT EXACT {}: {error}", case.name);
             }
-            if let (Some(us), Some(ours)) = (rival.us_hot, case.us_hot)
+            if let (Some(us), Some(ours)) = (rival.times.us_hot, case.times.us_hot)
                 && us < ours
             {
                 let _ = writeln!(text, "{name} FASTER {}: {us:.2} us against {ours:.2} us", case.name);
@@ -463,9 +474,9 @@ impl Report {
         ];
         if self.backend != "emulator" {
             columns.extend([
-                Of::right("hot us", |cell| number(cell.us_hot)),
+                Of::right("hot us", |cell| number(cell.times.us_hot)),
                 Of::right("of copy", |cell| number(cell.copy_hot)),
-                Of::right("cold us", |cell| number(cell.us_cold)),
+                Of::right("cold us", |cell| number(cell.times.us_cold)),
                 Of::right("of copy", |cell| number(cell.copy_cold)),
             ]);
         }
@@ -491,10 +502,10 @@ impl Report {
             ]);
         } else {
             columns.extend([
-                Of::right("hot us", |case| number(case.us_hot)),
+                Of::right("hot us", |case| number(case.times.us_hot)),
                 Of::right("floor", |case| number(case.floor_us)),
                 Of::right("ratio", |case| number(case.ratio_hot)),
-                Of::right("cold us", |case| number(case.us_cold)),
+                Of::right("cold us", |case| number(case.times.us_cold)),
                 Of::right("floor", |case| number(case.floor_cold_us)),
                 Of::right("ratio", |case| number(case.ratio_cold)),
                 Of::right("origin", |case| number(case.origin_us)),
@@ -570,9 +581,9 @@ impl<'a> Column<'a, CaseRecord> {
             move |case: &CaseRecord| case.rival(name).map_or_else(String::new, cell)
         };
         [
-            Column::right(format!("{name} hot"), cell(|rival| number(rival.us_hot))),
+            Column::right(format!("{name} hot"), cell(|rival| number(rival.times.us_hot))),
             Column::right("x", cell(|rival| number(rival.ratio_hot))),
-            Column::right(format!("{name} cold"), cell(|rival| number(rival.us_cold))),
+            Column::right(format!("{name} cold"), cell(|rival| number(rival.times.us_cold))),
             Column::right("x", cell(|rival| number(rival.ratio_cold))),
             Column::left(format!("{name} exact"), cell(RivalRecord::verdict)),
         ]
@@ -600,6 +611,10 @@ mod tests {
     use super::super::shapes;
     use super::*;
 
+    fn hot(us_hot: Option<f64>) -> Times {
+        Times { us_hot, ..Times::default() }
+    }
+
     fn case(list: &str, distribution: &str, us_hot: f64) -> CaseRecord {
         CaseRecord {
             name: format!("{list}/1x8192/k2048/{distribution}"),
@@ -612,7 +627,7 @@ mod tests {
             distribution: distribution.to_owned(),
             path: "decode".to_owned(),
             exact: true,
-            us_hot: Some(us_hot),
+            times: hot(Some(us_hot)),
             floor_us: Some(1.25),
             ..CaseRecord::default()
         }
@@ -650,7 +665,7 @@ mod tests {
             exact,
             refused,
             error: error.map(str::to_owned),
-            us_hot: us,
+            times: hot(us),
             ..RivalRecord::default()
         };
         let with =
@@ -680,6 +695,13 @@ mod tests {
             assert!(value["cases"][0].get(field).is_some(), "no {field} in {json}");
         }
         assert_eq!(value["cases"][0]["ratio_hot"], 8.0);
+        let records = [
+            serde_json::to_value(CompressRecord::default()).unwrap(),
+            serde_json::to_value(RivalRecord::default()).unwrap(),
+        ];
+        for field in ["us_hot", "us_hot_range", "us_cold", "us_cold_range"] {
+            assert!(records.iter().all(|record| record.get(field).is_some()), "no {field} in {records:?}");
+        }
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), written);
     }
 
@@ -832,7 +854,7 @@ mod tests {
     #[test]
     fn the_emulator_reports_work_and_no_times() {
         let mut result = report(vec![CaseRecord {
-            us_hot: None,
+            times: hot(None),
             work: Some(WorkRecord { block_barriers: 77, atomics_per_element: 1.5, ..WorkRecord::default() }),
             ..case("emulated", "normal", 0.0)
         }]);

@@ -127,10 +127,10 @@ fn try_compete(
     };
     let mut chain = capture(&Rotation::HOT)?;
     let hot = time("hot", &mut chain)?;
-    (record.us_hot, record.us_hot_range) = (Some(hot.median), Some(hot.range));
+    record.times.set_hot(&hot);
     if let Some(rotation) = &ground.cold {
         let cold = time("cold", &mut capture(rotation)?)?;
-        (record.us_cold, record.us_cold_range) = (Some(cold.median), Some(cold.range));
+        record.times.set_cold(&cold);
     }
     // A wrong answer is no reason not to say how long it took. The last one comes after thousands of others.
     out.fill_bytes(POISON)?;
@@ -220,28 +220,28 @@ mod tests {
         let setting = Setting::new();
         let record = setting.compete(0, |_| 0);
         assert!(record.exact && record.error.is_none() && record.refused.is_none(), "{record:?}");
-        assert!(record.us_hot.unwrap() > 0.0 && record.us_cold.is_none(), "{record:?}");
+        assert!(record.times.us_hot.unwrap() > 0.0 && record.times.us_cold.is_none(), "{record:?}");
         assert_eq!(setting.scratch.download().unwrap(), [0; 256]);
     }
 
     #[test]
     fn a_rival_that_refuses_a_shape_is_shown_with_its_code() {
         let record = Setting::new().compete(0, |_| -7);
-        assert_eq!((record.exact, record.refused, record.us_hot), (false, Some(-7), None));
+        assert_eq!((record.exact, record.refused, record.times.us_hot), (false, Some(-7), None));
         assert!(record.error.unwrap().contains("bench_topk returned -7"));
     }
 
     #[test]
     fn a_rival_that_cannot_be_captured_is_told_from_one_that_refuses() {
         let record = Setting::new().compete(0, |calls| c_int::from(calls > 5));
-        assert_eq!((record.exact, record.refused, record.us_hot), (false, None, None));
+        assert_eq!((record.exact, record.refused, record.times.us_hot), (false, None, None));
         assert!(record.error.unwrap().contains("returned 1 while the stream was captured"));
     }
 
     #[test]
     fn a_wrong_rival_is_timed_and_what_is_wrong_is_named() {
         let record = Setting::new().compete(1, |_| 0);
-        assert!(!record.exact && record.us_hot.is_some(), "{record:?}");
+        assert!(!record.exact && record.times.us_hot.is_some(), "{record:?}");
         assert!(record.error.as_ref().unwrap().contains("row 0 of length 40"), "{record:?}");
     }
 }

@@ -109,12 +109,12 @@ impl Timed {
 
         let name = case.name();
         let hot = measure(&format!("hot/{name}"), &mut hot_chain, Some(&self.log))?;
-        (record.us_hot, record.us_hot_range) = (Some(hot.median), Some(hot.range));
+        record.times.set_hot(&hot);
         record.floor_us = Some(self.floor(bytes, &Rotation::HOT)?);
         if self.cold {
             let mut chain = self.capture(&mut operator, &inputs, &cold)?;
-            let cold_us = measure(&format!("cold/{name}"), &mut chain, Some(&self.log))?;
-            (record.us_cold, record.us_cold_range) = (Some(cold_us.median), Some(cold_us.range));
+            let timed = measure(&format!("cold/{name}"), &mut chain, Some(&self.log))?;
+            record.times.set_cold(&timed);
             record.floor_cold_us = Some(self.floor(bytes, &cold)?);
         }
         // Thousands of launches later the operator's own state must still be clean.

@@ -56,8 +56,8 @@ impl Timed {
             record.error = Some(error.to_string());
         }
         let fraction = |us: f64| cell.bytes() as f64 / us / self.copy;
-        record.copy_hot = record.us_hot.map(fraction);
-        record.copy_cold = record.us_cold.map(fraction);
+        record.copy_hot = record.times.us_hot.map(fraction);
+        record.copy_cold = record.times.us_cold.map(fraction);
         record
     }
 
@@ -79,10 +79,9 @@ impl Timed {
                 unsafe { operator.enqueue(stream, &sets, set) }
             })?;
             let timing = measure(&format!("{kind}/{cell}"), &mut chain, Some(&self.log))?;
-            let (us, range) = (Some(timing.median), Some(timing.range));
             match kind {
-                "hot" => (record.us_hot, record.us_hot_range) = (us, range),
-                _ => (record.us_cold, record.us_cold_range) = (us, range),
+                "hot" => record.times.set_hot(&timing),
+                _ => record.times.set_cold(&timing),
             }
         }
         // Thousands of launches later the answer is still right.
