@@ -26,4 +26,5 @@ pub mod report;
 pub mod rival;
 pub mod rivalry;
 pub mod shapes;
+mod table;
 pub mod timed;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::compress::cells::Cell;
 use super::measure::Timing;
 use super::shapes::Case;
+use super::table::{Column, markdown, number, terminal};
 
 /// Version of the layout of `report.json`; counts up when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
@@ -517,63 +518,6 @@ impl Report {
     }
 }
 
-/// One column of the tables.
-struct Column<'a, R> {
-    title: String,
-    left: bool,
-    cell: Say<'a, R>,
-}
-
-/// What a record says in a column.
-type Say<'a, R> = Box<dyn Fn(&R) -> String + 'a>;
-
-impl<'a, R> Column<'a, R> {
-    fn left(title: impl Into<String>, cell: impl Fn(&R) -> String + 'a) -> Self {
-        Column { title: title.into(), left: true, cell: Box::new(cell) }
-    }
-
-    fn right(title: impl Into<String>, cell: impl Fn(&R) -> String + 'a) -> Self {
-        Column { title: title.into(), left: false, cell: Box::new(cell) }
-    }
-}
-
-/// A table in Markdown.
-fn markdown<R>(columns: &[Column<'_, R>], records: &[&R]) -> String {
-    let titles: Vec<_> = columns.iter().map(|column| column.title.as_str()).collect();
-    let mut text = format!("| {} |\n|", titles.join(" | "));
-    for column in columns {
-        text += if column.left { "---|" } else { "--:|" };
-    }
-    text += "\n";
-    for record in records {
-        let cells: Vec<_> = columns.iter().map(|column| (column.cell)(record)).collect();
-        let _ = writeln!(text, "| {} |", cells.join(" | "));
-    }
-    text
-}
-
-/// A table for the terminal.
-fn terminal<R>(columns: &[Column<'_, R>], records: &[&R]) -> String {
-    let mut lines = vec![columns.iter().map(|c| c.title.clone()).collect::<Vec<_>>()];
-    lines.extend(records.iter().map(|record| columns.iter().map(|c| (c.cell)(record)).collect()));
-    let widths: Vec<_> = (0..columns.len())
-        .map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for line in lines {
-        let mut row = String::new();
-        for ((cell, &width), column) in line.iter().zip(&widths).zip(columns) {
-            let _ = match column.left {
-                true => write!(row, "{cell:<width$}  "),
-                false => write!(row, "{cell:>width$}  "),
-            };
-        }
-        text += row.trim_end();
-        text += "\n";
-    }
-    text
-}
-
 impl<'a> Column<'a, CaseRecord> {
     /// The columns of one rival.
     fn of_rival(name: &'a str) -> [Self; 5] {
@@ -588,10 +532,6 @@ impl<'a> Column<'a, CaseRecord> {
             Column::left(format!("{name} exact"), cell(RivalRecord::verdict)),
         ]
     }
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or_else(String::new, |value| format!("{value:.2}"))
 }
 
 fn work(case: &CaseRecord, cell: impl Fn(&WorkRecord) -> String) -> String {
