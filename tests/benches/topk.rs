@@ -3,7 +3,7 @@
 //! Its first job is the top 2048 of the real score rows in `tests/data`, in one launch, proven exact.
 //! On a GPU every cell is proven, then timed; without one, small cells are proven on the emulator and
 //! their work is counted. Exit status: 0 when every answer was exact, 1 when one was not, 2 when the
-//! benchmark could not run.
+//! benchmark could not run, 3 when a cell is slower than `--baseline` allows.
 
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -15,6 +15,7 @@ use clap::{Parser, ValueEnum};
 use dsa_kernels::topk::Path as SelectionPath;
 use dsa_kernels::{Backend, Device, Error};
 use dsa_kernels_tests::backend;
+use dsa_kernels_tests::bench::baseline::{self, BaselineError, Comparison, ReportFile, Threshold};
 use dsa_kernels_tests::bench::chain::CHAIN;
 use dsa_kernels_tests::bench::compress::cells::{self, Cell};
 use dsa_kernels_tests::bench::compress::run as compress;
@@ -50,7 +51,7 @@ struct Arguments {
     /// Only the cells whose name contains this text (see --list).
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Folder for report.json, report.md, time.svg and criterion.log.
+    /// Folder for report.json, report.md, time.svg and criterion.log, and for baseline.md and baseline.svg.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
     /// What runs the kernels.
@@ -71,6 +72,21 @@ struct Arguments {
     /// ordered), nor for those of the compressor. Needs a GPU.
     #[arg(long, value_name = "[NAME=]LIB.so", verbatim_doc_comment)]
     compare: Vec<RivalSpec>,
+    /// Compare with the report.json of an earlier run: a ratio for each time of each cell, in baseline.md and on stdout,
+    /// and a plot, baseline.svg.
+    ///
+    /// The exit status is 3 if a time grew by more than --threshold; the cells are named. A report of another device,
+    /// backend, schema or other options is refused before anything runs; another driver is told. Cells that only one
+    /// run has are listed. On the emulator the counted work is compared, for there are no times. The file is read
+    /// before anything is written: it may be the one in --out.
+    #[arg(long, value_name = "REPORT.json")]
+    baseline: Option<PathBuf>,
+    /// By how many percent a time may grow over that of --baseline.
+    #[arg(long, value_name = "PERCENT", default_value_t, requires = "baseline")]
+    threshold: Threshold,
+    /// Run nothing: compare this report with --baseline.
+    #[arg(long, value_name = "REPORT.json", requires = "baseline")]
+    report: Option<PathBuf>,
     /// Print the names of the cells and do nothing.
     #[arg(long)]
     list: bool,
@@ -107,12 +123,15 @@ enum Failure {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Plot(#[from] plot::PlotError),
+    #[error(transparent)]
+    Baseline(#[from] BaselineError),
 }
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::NotExact) => ExitCode::from(1),
+        Ok(Outcome::Slower) => ExitCode::from(3),
         Err(failure) => {
             eprintln!("error: {failure}");
             ExitCode::from(2)
@@ -120,9 +139,26 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the benchmark; whether every answer was exact.
-fn run(arguments: &Arguments) -> Result<bool, Failure> {
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Every answer was exact, and no cell is slower than allowed.
+    Good,
+    /// An answer was not exact.
+    NotExact,
+    /// A cell is slower than the baseline allows.
+    Slower,
+}
+
+/// Runs the benchmark.
+fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     let start = Instant::now();
+    let baseline =
+        arguments.baseline.as_deref().map(|file| ReportFile::read("--baseline", file)).transpose()?;
+    if let (Some(baseline), Some(file)) = (&baseline, &arguments.report) {
+        let report = ReportFile::read("--report", file)?.report;
+        return conclude(arguments, &report, Some(baseline.compare(&report, arguments.threshold)?));
+    }
     let (device, reason) = choose(arguments.backend)?;
     let on_gpu = device.properties().backend == Backend::Cuda;
     let variation = Variation { path: arguments.path, overlap: !arguments.no_overlap };
@@ -131,10 +167,9 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     if arguments.list {
         cases.iter().for_each(|case| println!("{case}"));
         cells.iter().for_each(|cell| println!("{cell}"));
-        return Ok(true);
+        return Ok(Outcome::Good);
     }
     let rivals = rival::load_all(&arguments.compare, &device)?;
-    write(&arguments.out, "report.md", "The benchmark is running.\n")?;
     let mut report = Report {
         schema: SCHEMA,
         backend: if on_gpu { "gpu" } else { "emulator" }.to_owned(),
@@ -143,6 +178,7 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
         ptx: backend::ptx_directory().unwrap_or_default().display().to_string(),
+        options: Some(variation.into()),
         quick: arguments.quick,
         chain: if on_gpu { CHAIN as u32 } else { 0 },
         null_us: None,
@@ -151,6 +187,10 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         copy_bytes_per_us: None,
         compress: Vec::new(),
     };
+    if let Some(baseline) = &baseline {
+        baseline.check(&report)?;
+    }
+    write(&arguments.out, "report.md", "The benchmark is running.\n")?;
     eprintln!("{} ({}): {}", report.backend, report.backend_reason, report.device.name);
     if on_gpu {
         run_timed(&device, &cases, arguments, variation, rivals, &mut report)?;
@@ -166,7 +206,29 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
     eprintln!("{count} cases in {:.0} s\n", start.elapsed().as_secs_f64());
     print!("{}", report.to_terminal());
     write_all(&arguments.out, &report)?;
-    Ok(report.all_exact())
+    let comparison = baseline.map(|baseline| baseline.compare(&report, arguments.threshold)).transpose()?;
+    conclude(arguments, &report, comparison)
+}
+
+/// Tells the comparison, and how the run ended.
+fn conclude(
+    arguments: &Arguments,
+    report: &Report,
+    comparison: Option<Comparison>,
+) -> Result<Outcome, Failure> {
+    if let Some(comparison) = &comparison {
+        print!("\n{}", comparison.to_terminal());
+        write(&arguments.out, "baseline.md", &comparison.to_markdown())?;
+        if let Some(svg) = baseline::plot::to_svg(comparison)? {
+            write(&arguments.out, "baseline.svg", &svg)?;
+        }
+        eprintln!("the comparison is in {}", arguments.out.display());
+    }
+    Ok(match comparison {
+        _ if !report.all_exact() => Outcome::NotExact,
+        Some(comparison) if !comparison.is_good() => Outcome::Slower,
+        _ => Outcome::Good,
+    })
 }
 
 /// The device and why it was chosen.

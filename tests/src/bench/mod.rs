@@ -13,7 +13,9 @@
 //! | [`rival`], [`rivalry`] | other implementations: loading them, and timing them on the same inputs |
 //! | [`compress`] | the cells of the compressor |
 //! | [`report`], [`plot`] | `report.json`, `report.md`, the table, the SVG |
+//! | [`baseline`] | a run against an older one |
 
+pub mod baseline;
 pub mod chain;
 pub mod compress;
 pub mod diversion;

@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use super::report::{CaseRecord, Report};
 
 /// Width and height of the plot in pixels.
-const SIZE: (u32, u32) = (960, 640);
+pub(super) const SIZE: (u32, u32) = (960, 640);
 
 /// One colour per batch size, in the order of the table.
 const COLOURS: [RGBColor; 6] = [
@@ -50,7 +50,7 @@ pub fn to_svg(report: &Report) -> Result<Option<String>, PlotError> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     let title = format!("Top-2048 of normal scores, {}", report.device.name);
-    draw(&area, &title, &lines, &rivals).map_err(|error| PlotError(error.to_string()))?;
+    draw(&area, &title, &lines, &rivals).map_err(PlotError::of)?;
     drop(area);
     Ok(Some(svg))
 }
@@ -59,6 +59,12 @@ pub fn to_svg(report: &Report) -> Result<Option<String>, PlotError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot draw the plot: {0}")]
 pub struct PlotError(String);
+
+impl PlotError {
+    pub(super) fn of(error: Box<dyn std::error::Error>) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// The lines of the main table, by batch size, each by length.
 fn lines(cases: &[CaseRecord], rivals: &[&str]) -> Vec<Line> {
@@ -212,6 +218,7 @@ mod tests {
             date: String::new(),
             command: String::new(),
             ptx: String::new(),
+            options: None,
             quick: false,
             chain: 40,
             null_us: None,

@@ -1,11 +1,12 @@
 //! The result of a run: `report.json`, `report.md` and the table on the terminal.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
 use super::compress::cells::Cell;
 use super::measure::Timing;
+use super::operator::Variation;
 use super::shapes::Case;
 use super::table::{Column, markdown, number, terminal};
 
@@ -30,6 +31,9 @@ pub struct Report {
     /// The directory of the PTX; empty for the committed.
     #[serde(default)]
     pub ptx: String,
+    /// What was asked of the kernels beyond what the cells say; `None` in reports from before it was written down.
+    #[serde(default)]
+    pub options: Option<OptionsRecord>,
     /// Whether only the short list was run.
     pub quick: bool,
     /// Launches per graph replay behind each time; 0 on the emulator.
@@ -48,6 +52,28 @@ pub struct Report {
     /// One record per cell of the compressor, in the order of the run.
     #[serde(default)]
     pub compress: Vec<CompressRecord>,
+}
+
+/// What was asked of all kernels of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OptionsRecord {
+    /// `--path`.
+    pub path: String,
+    /// Whether launches overlapped: not with `--no-overlap`.
+    pub overlap: bool,
+}
+
+impl From<Variation> for OptionsRecord {
+    fn from(variation: Variation) -> Self {
+        Self { path: variation.path.to_string(), overlap: variation.overlap }
+    }
+}
+
+impl fmt::Display for OptionsRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--path {}", self.path)?;
+        if self.overlap { Ok(()) } else { write!(f, " --no-overlap") }
+    }
 }
 
 /// Times of a cell: microseconds per launch, medians over the samples.
@@ -588,6 +614,7 @@ mod tests {
             date: "2026-01-02T03:04:05Z".to_owned(),
             command: "topk --quick".to_owned(),
             ptx: String::new(),
+            options: None,
             quick: true,
             chain: 40,
             null_us: Some(0.68),
