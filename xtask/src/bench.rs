@@ -9,7 +9,8 @@ use crate::{artifacts, link_stub, shell, workspace};
 
 /// Builds the benchmark in release and runs it: on a GPU if there is one, else on the emulator.
 ///
-/// `cargo xtask bench -- --help` lists its options, such as --quick, --filter and --out.
+/// `cargo xtask bench -- --help` lists its options, such as --quick, --filter and --out. With --baseline report.json
+/// the run is compared with an older one, and fails when a cell became slower by more than --threshold percent (10).
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Whose PTX a GPU runs; for rust-cuda's, `cargo xtask ptx --backend rust-cuda` first.

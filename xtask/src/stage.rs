@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::artifacts::{self, Executable};
+use crate::sanitize::{self, Tool};
 use crate::{c_program, link_stub, shell, workspace};
 
 /// The most that the directory may hold.
@@ -61,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     std::fs::copy(workspace::root().join("tests/scripts").join(script), stage.join(script))
         .with_context(|| format!("cannot copy tests/scripts/{script}"))?;
     tests.sort();
-    std::fs::write(stage.join("run"), RUN.replace("{tests}", &tests.join(" ")))?;
+    std::fs::write(stage.join("run"), run_script(&tests))?;
     shell::quiet(Command::new("chmod").arg("+x").arg(stage.join("run")))?;
     let libc = format!("{}.{}", newest_libc.0, newest_libc.1);
     std::fs::write(stage.join("README.md"), README.replace("{glibc}", &libc))?;
@@ -76,6 +77,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("{} holds {size} bytes, the limit is {LIMIT}", stage.display());
     }
     Ok(())
+}
+
+/// The script `run`.
+fn run_script(tests: &[String]) -> String {
+    let call = |tool: &Tool| format!("    sanitize {} {}", tool.name(), tool.subset().join(" "));
+    let sanitize: Vec<String> = Tool::USUAL.iter().map(call).collect();
+    RUN.replace("{tests}", &tests.join(" "))
+        .replace("{finding}", sanitize::FINDING)
+        .replace("{sanitize}", &sanitize.join("\n"))
 }
 
 /// The file that shows that a directory was made by this command.
@@ -196,6 +206,20 @@ mod tests {
         assert_eq!(name("dsa-kernels-gpu", "dsa_kernels_gpu", "lib", false), None);
         assert_eq!(name("dsa-kernels-capi", "dsa_kernels", "cdylib", true).as_deref(), Some("capi-unit"));
         assert_eq!(name("dsa-kernels-capi", "dsa_kernels", "cdylib", false).as_deref(), Some(C_LIBRARY));
+    }
+
+    #[test]
+    fn the_script_has_no_gaps_left_and_names_the_tests_of_each_tool() {
+        let script = run_script(&["suite".into(), "capi".into()]);
+        assert!(
+            !script.contains("{tests}") && !script.contains("{sanitize}") && !script.contains("{finding}")
+        );
+        assert!(script.contains("for name in suite capi; do"), "{script}");
+        for tool in Tool::USUAL {
+            let line = format!("    sanitize {} {}\n", tool.name(), tool.subset().join(" "));
+            assert!(script.contains(&line), "{script}");
+        }
+        shell::quiet(Command::new("bash").args(["-n", "-c", &script])).expect("bash understands it");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::ptx::{self, Backend as PtxBackend};
 use crate::{cuda_tools, golden, link_stub, shell};
@@ -41,10 +41,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.quick {
         check_ptx(arguments.ptx)?;
     }
-    let gpu = gpu();
-    if arguments.backend == Backend::Gpu && gpu.is_none() {
-        bail!("no GPU found: no /dev/nvidia0 and no /dev/dxg; use --backend emulator");
+    if arguments.backend == Backend::Gpu {
+        require_gpu().context("--backend gpu")?;
     }
+    let gpu = gpu();
     if arguments.backend != Backend::Gpu {
         shell::say("tests on the emulator");
         shell::run(
@@ -94,6 +94,11 @@ fn check_ptx(backend: PtxBackend) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// The device file of an NVIDIA GPU, or an error.
+pub(crate) fn require_gpu() -> Result<PathBuf> {
+    gpu().context("no GPU found: none of /dev/nvidia0, /dev/nvidiactl and /dev/dxg is there")
 }
 
 /// The device file of an NVIDIA GPU.
