@@ -1,6 +1,6 @@
 //! `cargo xtask deny`: what dependencies may be.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     shell::run(deny(&program).args(["--locked", "check", "advisories"]))
 }
 
-fn deny(program: &PathBuf) -> Command {
+fn deny(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(workspace::root());
     command

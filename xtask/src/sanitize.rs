@@ -16,8 +16,8 @@ const TOOLKIT: &str = "/usr/local/cuda";
 
 /// Runs a subset of the suite on the GPU under tools of compute-sanitizer; any finding is a failure.
 ///
-/// Every launch is some 100 times as slow under a tool: without filters each tool gets the tests that end within
-/// minutes and together take every path. compute-sanitizer is looked for in PATH, CUDA_HOME, CUDA_PATH and
+/// A launch is many times as slow under a tool: without filters each tool gets a subset that takes every path and leaves
+/// the slowest tests out. compute-sanitizer is looked for in PATH, CUDA_HOME, CUDA_PATH and
 /// /usr/local/cuda. On a machine without Rust: `./run sanitize` in the directory of `cargo xtask stage`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
