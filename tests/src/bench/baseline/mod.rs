@@ -462,6 +462,13 @@ fn notes(before: &Report, now: &Report) -> Vec<String> {
     if before.device.driver != now.device.driver {
         notes.push(format!("another driver: {}, was {}", now.device.driver, before.device.driver));
     }
+    if before.ptx != now.ptx {
+        let whose = |report: &Report| match report.ptx.as_str() {
+            "" => "the committed".to_owned(),
+            directory => directory.to_owned(),
+        };
+        notes.push(format!("PTX of {}, was {}", whose(now), whose(before)));
+    }
     if before.options.is_none() {
         notes.push("the baseline does not say with which options it ran".to_owned());
     }

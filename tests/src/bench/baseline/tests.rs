@@ -39,6 +39,7 @@ pub(super) fn report(cases: Vec<CaseRecord>, compress: Vec<CompressRecord>) -> R
         },
         date: "2026-01-02T03:04:05Z".to_owned(),
         command: "topk".to_owned(),
+        ptx: String::new(),
         options: Some(OptionsRecord { path: "auto".to_owned(), overlap: true }),
         quick: false,
         chain: 40,
@@ -283,4 +284,12 @@ fn on_the_emulator_work_is_compared_and_more_of_it_fails_the_run() {
     assert!(comparison.to_terminal().lines().any(|found| found == line), "{}", comparison.to_terminal());
     // Some where there was none is more than any threshold allows.
     assert!(!compare(&emulated(100, 0), &emulated(100, 1)).unwrap().is_good());
+}
+
+#[test]
+fn ptx_of_another_compiler_is_said() {
+    let (before, mut now) = (usual(), usual());
+    now.ptx = "ptx/rust-cuda".to_owned();
+    let notes = compare(&before, &now).unwrap().notes;
+    assert!(notes.iter().any(|note| note == "PTX of ptx/rust-cuda, was the committed"), "{notes:?}");
 }
