@@ -71,6 +71,7 @@ impl Tool {
                 "compress_decode::a_window",
                 "compress_prefill::every",
                 "compress_post::",
+                "compress_store::",
             ],
             Self::Memcheck | Self::Synccheck | Self::Initcheck => &[
                 "paths::",
@@ -84,6 +85,7 @@ impl Tool {
                 "compress_decode::a_window",
                 "compress_prefill::every",
                 "compress_post::",
+                "compress_store::",
                 "compress_running::",
                 "compress_errors::",
             ],
