@@ -293,3 +293,13 @@ fn ptx_of_another_compiler_is_said() {
     let notes = compare(&before, &now).unwrap().notes;
     assert!(notes.iter().any(|note| note == "PTX of ptx/rust-cuda, was the committed"), "{notes:?}");
 }
+
+#[test]
+fn a_short_run_against_a_long_one_says_how_many_cells_it_has_not() {
+    let cells = |count: usize| (0..count).map(|i| case(&format!("batch/{i}"), 10.0, None)).collect();
+    let comparison = compare(&report(cells(30), vec![]), &report(cells(2), vec![])).unwrap();
+    let text = comparison.to_terminal();
+    assert_eq!(text.matches("not in this run").count(), 10, "{text}");
+    assert!(text.contains("and 18 more that only one of the two has"), "{text}");
+    assert_eq!(comparison.to_markdown().matches("not in this run").count(), 28);
+}

@@ -5,19 +5,27 @@ use std::fmt::Write as _;
 use super::super::table::{Column, markdown, number, terminal};
 use super::{CellPair, Comparison, Measure, Pair};
 
+/// Most lines on the terminal about what is not compared: a short run against a long one leaves hundreds out.
+const MOST_LEFT_OUT: usize = 10;
+
 impl Comparison {
     /// `baseline.md`.
     pub fn to_markdown(&self) -> String {
         let cells: Vec<_> = self.cells.iter().collect();
         let table = markdown(&self.columns(), &cells);
-        let verdict = self.verdict("- ");
+        let verdict = self.verdict("- ", usize::MAX);
         format!("# Against the baseline\n\n{}\n{table}\n{verdict}", self.header("- "))
     }
 
     /// The table for the terminal, with the verdict below.
     pub fn to_terminal(&self) -> String {
         let cells: Vec<_> = self.cells.iter().collect();
-        format!("{}\n{}\n{}", self.header(""), terminal(&self.columns(), &cells), self.verdict(""))
+        format!(
+            "{}\n{}\n{}",
+            self.header(""),
+            terminal(&self.columns(), &cells),
+            self.verdict("", MOST_LEFT_OUT)
+        )
     }
 
     fn header(&self, bullet: &str) -> String {
@@ -28,11 +36,14 @@ impl Comparison {
         text
     }
 
-    /// What is left out and what is slower, and the sum of it last.
-    fn verdict(&self, bullet: &str) -> String {
+    /// What is left out, `most` of it, and what is slower, and the sum of it last.
+    fn verdict(&self, bullet: &str, most: usize) -> String {
         let mut text = String::new();
-        for line in &self.left_out {
+        for line in self.left_out.iter().take(most) {
             let _ = writeln!(text, "{bullet}{line}");
+        }
+        if let Some(more @ 1..) = self.left_out.len().checked_sub(most) {
+            let _ = writeln!(text, "{bullet}and {more} more that only one of the two has: baseline.md");
         }
         let limit = self.threshold.ratio();
         let mut slower = 0;
