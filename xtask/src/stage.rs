@@ -128,6 +128,8 @@ fn stable_name(executable: &Executable) -> Option<String> {
     let of_suite = executable.package == "dsa-kernels-tests";
     match (executable.kind.as_str(), executable.test) {
         ("bench", _) => Some("bench".into()),
+        // The test `examples` of that crate is all of them in one, which has the PTX once.
+        ("example", false) if executable.package == "dsa-kernels" => None,
         ("example", false) => Some(executable.target.clone()),
         ("test", true) if of_suite => Some(executable.target.clone()),
         ("test", true) => Some(format!("{crate_name}-{}", executable.target)),
@@ -199,6 +201,8 @@ mod tests {
             name("dsa-kernels-tests", "compress_npy", "example", false).as_deref(),
             Some("compress_npy")
         );
+        assert_eq!(name("dsa-kernels", "01_topk", "example", false), None);
+        assert_eq!(name("dsa-kernels", "examples", "test", true).as_deref(), Some("kernels-examples"));
         assert_eq!(name("dsa-kernels-tests", "topk", "bench", true).as_deref(), Some("bench"));
         assert_eq!(name("dsa-simt", "dsa_simt", "lib", true).as_deref(), Some("simt-unit"));
         assert_eq!(name("dsa-simt", "faults", "test", true).as_deref(), Some("simt-faults"));
