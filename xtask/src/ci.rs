@@ -33,6 +33,8 @@ enum Step {
     Docs,
     /// The libraries build with the oldest Rust that they promise.
     Msrv,
+    /// The crates that can be published build from their packaged form.
+    Package,
     /// The workflows are well-formed.
     Workflows,
     /// Licences, sources and vulnerabilities of dependencies.
@@ -81,6 +83,7 @@ impl Step {
                 Cargo(&["doc", "--workspace", "--no-deps", "--features", "dsa-kernels-tests/cust"]),
             ],
             Self::Msrv => &[Xtask(&["msrv"])],
+            Self::Package => &[Xtask(&["package"])],
             Self::Workflows => &[Xtask(&["workflows"])],
             Self::Deny => &[Xtask(&["deny"])],
         }

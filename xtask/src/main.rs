@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`setup`], [`ptx`], [`golden`], [`mod@test`], [`sanitize`], [`mod@bench`], [`stage`], [`link_stub`], [`msrv`], [`deny`], [`workflows`], [`ci`] | one command each |
+//! | [`setup`], [`ptx`], [`golden`], [`mod@test`], [`sanitize`], [`mod@bench`], [`stage`], [`link_stub`], [`package`], [`msrv`], [`deny`], [`workflows`], [`ci`] | one command each |
 //! | [`device_toolchain`], [`rust_cuda`], [`cuda_tools`], [`debian`], [`stub`] | what the commands need from the machine: found, or installed |
 //! | [`c_program`] | the C programs that test the C ABI, for `stage` |
 //! | [`artifacts`], [`shell`], [`workspace`] | cargo's outputs, other programs, places in the repository |
@@ -25,6 +25,7 @@ mod device_toolchain;
 mod golden;
 mod link_stub;
 mod msrv;
+mod package;
 mod ptx;
 mod rust_cuda;
 mod sanitize;
@@ -57,6 +58,7 @@ enum Command {
     Msrv(msrv::Arguments),
     Deny(deny::Arguments),
     Workflows(workflows::Arguments),
+    Package(package::Arguments),
     Ci(ci::Arguments),
 }
 
@@ -94,6 +96,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Msrv(arguments) => msrv::run(arguments),
         Command::Deny(arguments) => deny::run(arguments),
         Command::Workflows(arguments) => workflows::run(arguments),
+        Command::Package(arguments) => package::run(arguments),
         Command::Ci(arguments) => ci::run(arguments),
     }
 }
