@@ -1,5 +1,8 @@
 //! What the programs share: a batch, and the selection on the CPU that results are compared with.
 
+use std::error::Error;
+use std::process::ExitCode;
+
 /// Elements selected from each row.
 pub const K: usize = 64;
 /// Room for each row, in scores.
@@ -58,6 +61,20 @@ impl Batch {
             }
         }
         Ok(())
+    }
+}
+
+/// The end of a program: its error in words.
+pub fn finish(result: Result<String, Box<dyn Error>>) -> ExitCode {
+    match result {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Top-k as an operator on candle's tensors, on candle's stream.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::Mutex;
 
 use candle_core::backend::BackendStorage as _;
@@ -9,7 +10,7 @@ use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut};
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use dsa_kernels::topk::TopKArgs;
 use dsa_kernels::{Device, TopK, Workspace};
-use dsa_kernels_interop::{Batch, K, PITCH};
+use dsa_kernels_interop::{Batch, K, PITCH, finish};
 
 /// The k largest of each row: of f32 scores `[rows, pitch]` and i32 lengths `[rows]`, i32 indices `[rows, k]`.
 struct TopKOp {
@@ -75,7 +76,11 @@ impl CustomOp2 for TopKOp {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<String, Box<dyn Error>> {
     // First: it says what is missing where there is no driver or no GPU. Both share the primary context.
     let device = Device::cuda(0)?;
     let candle = candle_core::Device::new_cuda(0)?;
@@ -91,6 +96,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     let indices = scores.apply_op2_no_bwd(&lengths, &op)?;
 
     batch.check(&indices.flatten_all()?.to_vec1::<i32>()?)?;
-    println!("{rows} rows of candle selected exactly, on its stream");
-    Ok(())
+    Ok(format!("{rows} rows of candle selected exactly, on its stream"))
 }

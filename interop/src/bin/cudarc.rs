@@ -1,13 +1,18 @@
 //! Top-k of scores that cudarc allocated, on a stream of cudarc.
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use cudarc::driver::{CudaContext, DevicePtr, DevicePtrMut};
 use dsa_kernels::topk::TopKArgs;
 use dsa_kernels::{Device, TopK, Workspace};
-use dsa_kernels_interop::{Batch, K, PITCH};
+use dsa_kernels_interop::{Batch, K, PITCH, finish};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    finish(run())
+}
+
+fn run() -> Result<String, Box<dyn Error>> {
     // First: it says what is missing where there is no driver or no GPU. Both share the primary context.
     let device = Device::cuda(0)?;
     let context = CudaContext::new(0)?;
@@ -39,6 +44,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     cudarc_stream.synchronize()?;
 
     batch.check(&indices)?;
-    println!("{rows} rows of cudarc selected exactly, on its stream");
-    Ok(())
+    Ok(format!("{rows} rows of cudarc selected exactly, on its stream"))
 }
