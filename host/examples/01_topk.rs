@@ -17,7 +17,7 @@ use dsa_kernels::{Device, TopK, Workspace};
 const K: usize = 4;
 const MAX_LEN: usize = 20_000;
 
-pub fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     // A GPU if there is one, else the emulator: the same kernel, the same results.
     let (device, why_no_gpu) = Device::best();
     if let Some(reason) = why_no_gpu {

@@ -23,7 +23,7 @@ const ROWS: usize = 2;
 const K: usize = 4;
 const MAX_LEN: usize = 20_000;
 
-pub fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let (device, why_no_gpu) = Device::best();
     if let Some(reason) = why_no_gpu {
         eprintln!("on the emulator: {reason}");

@@ -19,7 +19,7 @@ const ROWS: usize = 2;
 /// Rows this long are cut into slices, which hand their candidates over in the workspace.
 const LONG: usize = 300_000;
 
-pub fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let (device, why_no_gpu) = Device::best();
     if let Some(reason) = why_no_gpu {
         eprintln!("on the emulator: {reason}");

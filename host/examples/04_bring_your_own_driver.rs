@@ -20,7 +20,7 @@ use dsa_kernels::{Backend, Device, DeviceProperties, Module};
 const K: u32 = 4;
 const MAX_LEN: u32 = 50_000;
 
-pub fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     // A full row, one shorter than k, and an empty one of a padded batch.
     let lengths = [MAX_LEN as i32, 3, -1];
     let rows = lengths.len() as u32;

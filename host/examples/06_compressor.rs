@@ -26,7 +26,7 @@ const W: u64 = 2 * D;
 /// Entries of a page.
 const PAGE: u64 = 8;
 
-pub fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let (device, why_no_gpu) = Device::best();
     if let Some(reason) = why_no_gpu {
         eprintln!("on the emulator: {reason}");

@@ -19,7 +19,6 @@ macro_rules! examples {
     ($($module:ident = $path:literal),+ $(,)?) => {
         $(
             #[path = $path]
-            #[allow(unreachable_pub, reason = "the entry point of a program of its own")]
             mod $module;
         )+
         const EXAMPLES: &[Example] =
