@@ -82,13 +82,7 @@ impl Plan {
     }
 
     /// The parameters of a kernel that takes a batch, in order, with their names. The arguments were checked.
-    fn compress_parameters(
-        &self,
-        args: &CompressArgs,
-        max_new: u32,
-        parts: u32,
-        report: u64,
-    ) -> [(&'static str, Word); 28] {
+    fn compress_parameters(&self, args: &CompressArgs, max_new: u32, parts: u32, report: u64) -> [Named; 28] {
         use Word::{Address, Number, Pitch};
         let limits = self.limits();
         let count = |entries: u64| Number(narrow(entries));
@@ -126,11 +120,7 @@ impl Plan {
 
     /// The parameters of the kernel that stores rows, in order, with their names: these, those of
     /// [`store_parameters`](Self::store_parameters), then these. The arguments were checked.
-    fn post_parameters(
-        &self,
-        args: &PostArgs,
-        report: u64,
-    ) -> ([(&'static str, Word); 3], [(&'static str, Word); 8]) {
+    fn post_parameters(&self, args: &PostArgs, report: u64) -> ([Named; 3], [Named; 8]) {
         use Word::{Address, Number, Pitch};
         let count = |entries: u64| Number(narrow(entries));
         let before = [
@@ -152,7 +142,7 @@ impl Plan {
     }
 
     /// The parameters that say how rows are stored.
-    fn store_parameters(args: &PostArgs) -> [(&'static str, Word); 15] {
+    fn store_parameters(args: &PostArgs) -> [Named; 15] {
         use Word::{Address, Number, Pitch, Real};
         use post::Options;
         let count = |entries: u64| Number(narrow(entries));
@@ -182,6 +172,9 @@ impl Plan {
     }
 }
 
+/// A parameter with its name.
+type Named = (&'static str, Word);
+
 /// A parameter of a kernel.
 #[derive(Clone, Copy)]
 enum Word {
@@ -192,7 +185,7 @@ enum Word {
 }
 
 /// The slots of some parameters.
-fn words<const N: usize>(parameters: &[(&'static str, Word); N]) -> [u64; N] {
+fn words<const N: usize>(parameters: &[Named; N]) -> [u64; N] {
     parameters.map(|(_, word)| match word {
         Word::Address(word) | Word::Pitch(word) => word,
         Word::Number(number) => number.to_slot(),
@@ -208,7 +201,7 @@ mod tests {
     use crate::compress::check::tests::{compress_args, per_group, per_tensor, plan, post_args};
 
     /// Requires names and types in the order of the kernel's.
-    fn assert_parameters(entry: &str, parts: &[&[(&'static str, Word)]]) {
+    fn assert_parameters(entry: &str, parts: &[&[Named]]) {
         let entry = Module::compress().entry(entry).unwrap();
         let ours: Vec<_> = parts
             .concat()
