@@ -64,6 +64,7 @@ impl Step {
             Self::Fmt => &[
                 Cargo(&["fmt", "--all", "--check"]),
                 Cargo(&["fmt", "--all", "--check", "--manifest-path", "gpu/rust-cuda/stand-in/Cargo.toml"]),
+                Cargo(&["fmt", "--check", "--manifest-path", "interop/Cargo.toml"]),
             ],
             Self::Clippy => &[
                 Cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
@@ -73,6 +74,15 @@ impl Step {
                     "--all-targets",
                     "--features",
                     "dsa-kernels-tests/cust,dsa-kernels-capi/cust",
+                    "--",
+                    "-D",
+                    "warnings",
+                ]),
+                Cargo(&[
+                    "clippy",
+                    "--manifest-path",
+                    "interop/Cargo.toml",
+                    "--all-targets",
                     "--",
                     "-D",
                     "warnings",
