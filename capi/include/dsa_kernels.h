@@ -349,8 +349,8 @@ typedef struct dsa_report {
     uint32_t first_request; /* the lowest of them; 0 if there is none */
 } dsa_report;
 
-/* A compressor. It owns the few bytes of device memory that launches report in: its launches may overlap in
- * time if they write different memory otherwise. */
+/* A compressor. It owns the device memory that launches report and count in: its launches may overlap in time if
+ * they write different memory otherwise, but for two of dsa_compressor_enqueue_decode_store. */
 typedef struct dsa_compressor dsa_compressor;
 
 /* Checks the limits, compiles the kernels (the first compressor of a device only) and allocates. Blocks; not

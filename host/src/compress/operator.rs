@@ -40,8 +40,9 @@ use crate::{Buffer, Device, Error, Kernel, LaunchConfig, Module, Stream};
 /// nothing of it is stored, the others are compressed, and [`take_report`](Self::take_report) says so.
 ///
 /// # State
-/// The operator owns two words of device memory that launches report in; launches of one operator may overlap in time
-/// if they write different memory otherwise.
+/// The operator owns the two words of device memory that launches report in, and counters for the launches that store what
+/// they write, which leave them zero. Launches of one operator may overlap in time if they write different memory
+/// otherwise, but for two of [`enqueue_decode_store`](Self::enqueue_decode_store).
 ///
 /// ```
 /// use dsa_kernels::compress::{CompressArgs, Compressor, NumberType, PagedTensor, Tensor};
