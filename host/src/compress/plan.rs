@@ -90,7 +90,11 @@ impl Plan {
             multiprocessors: device.multiprocessors,
         };
         for kernel in [plan.decode(limits.max_batch)].iter().chain(&decode_store) {
-            check_grid("max_batch", limits.max_batch, plan.decode_blocks(kernel, limits.max_batch))?;
+            let blocks = plan.decode_blocks(kernel, limits.max_batch);
+            check_grid("max_batch", limits.max_batch, blocks)?;
+            if limits.ratio == kernels::OVERLAPPING {
+                check_warps(limits.max_batch, blocks * u64::from(kernel.warps))?;
+            }
         }
         Ok(plan)
     }
@@ -287,6 +291,15 @@ fn check_running(limits: &Limits) -> Result<(), Error> {
     }
     let limit = format!("false with state = {}", limits.state);
     Err(Error::argument("running", true, limit, "set state to f32, or running to false"))
+}
+
+/// Requires that the warps of a launch have numbers: where windows overlap, each finds its work by its own.
+fn check_warps(max_batch: u32, warps: u64) -> Result<(), Error> {
+    if warps <= u64::from(u32::MAX) {
+        return Ok(());
+    }
+    let limit = format!("few enough for {} warps instead of {warps}", u32::MAX);
+    Err(Error::argument("max_batch", max_batch, limit, "use several launches"))
 }
 
 /// The blocks of a grid, if a device has so many.
@@ -506,6 +519,8 @@ mod tests {
         assert_eq!(plan(narrow).unwrap().decode_launch(MOST / 3).unwrap().grid, MOST / 3 * 3);
         let error = plan(Limits { max_batch: MOST, ..narrow }).unwrap_err().to_string();
         assert!(error.contains("grid of 1..=2147483647 blocks instead of 6442450941"), "{error}");
+        let error = plan(Limits { max_batch: MOST, warps: Some(4), ..narrow }).unwrap_err().to_string();
+        assert!(error.contains("few enough for 4294967295 warps instead of 6442450944"), "{error}");
     }
 
     #[test]
