@@ -95,10 +95,8 @@ struct Formats {
 
 impl Formats {
     fn new(device: &Device, len: usize) -> Self {
-        let [cache, scales] = [len, len / 32].map(|len| device.alloc::<u8>(len).unwrap());
+        let (cache, scales) = (device.alloc(len).unwrap(), device.alloc(len / 128).unwrap());
         cache.fill_bytes(0x5a).unwrap();
-        drop(scales);
-        let scales = device.alloc(len / 128).unwrap();
         scales.fill_bytes(0x5a).unwrap();
         Self { cache, scales, scale: device.upload(&[0.02f32]).unwrap() }
     }

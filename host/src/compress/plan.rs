@@ -198,7 +198,8 @@ impl Plan {
         self.decode_store
     }
 
-    /// Words that its launches count in.
+    /// Words of device memory that launches of [`decode_store_entry`](Self::decode_store_entry) count in, two for each
+    /// request of `max_batch`; 0 if there is no such kernel.
     pub fn decode_store_words(&self) -> usize {
         if self.decode_store.is_some() { (self.limits.max_batch * MOST_ROWS) as usize } else { 0 }
     }
