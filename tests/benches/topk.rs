@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use dsa_kernels::topk::Path as SelectionPath;
 use dsa_kernels::{Backend, Device, Error};
-use dsa_kernels_tests::backend;
+use dsa_kernels_tests::backend::{self, Wanted};
 use dsa_kernels_tests::bench::baseline::{self, BaselineError, Comparison, ReportFile, Threshold};
 use dsa_kernels_tests::bench::chain::CHAIN;
 use dsa_kernels_tests::bench::compress::cells::{self, Cell};
@@ -55,8 +55,8 @@ struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
     /// What runs the kernels.
-    #[arg(long, value_enum, default_value_t = Choice::Auto)]
-    backend: Choice,
+    #[arg(long, value_enum, default_value_t = Wanted::Auto)]
+    backend: Wanted,
     /// Time another implementation beside this one, on the same buffers in the same graphs; repeatable.
     ///
     /// LIB.so is a shared library with the C function
@@ -96,16 +96,6 @@ struct Arguments {
 }
 
 /// What runs the kernels.
-#[derive(Clone, Copy, ValueEnum)]
-enum Choice {
-    /// The GPU if there is one, else the emulator.
-    Auto,
-    /// The GPU, or an error.
-    Gpu,
-    /// The emulator.
-    Emulator,
-}
-
 /// The benchmark could not run.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -232,18 +222,14 @@ fn conclude(
 }
 
 /// The device and why it was chosen.
-fn choose(choice: Choice) -> Result<(Device, String), Failure> {
-    match choice {
-        Choice::Emulator => Ok((Device::emulator(), "chosen with --backend".to_owned())),
-        Choice::Gpu => match Device::best() {
-            (device, None) => Ok((device, "chosen with --backend".to_owned())),
-            (_, Some(error)) => Err(Failure::NoGpu(error)),
-        },
-        Choice::Auto => match Device::best() {
-            (device, None) => Ok((device, "there is one".to_owned())),
-            (device, Some(error)) => Ok((device, format!("no GPU was used: {error}"))),
-        },
-    }
+fn choose(wanted: Wanted) -> Result<(Device, String), Failure> {
+    let (device, reason) = wanted.open().map_err(Failure::NoGpu)?;
+    let reason = match (wanted, reason) {
+        (Wanted::Auto, None) => "there is one".to_owned(),
+        (_, None) => "chosen with --backend".to_owned(),
+        (_, Some(error)) => format!("no GPU was used: {error}"),
+    };
+    Ok((device, reason))
 }
 
 /// The cells to run.

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use dsa_kernels::compress::{CompressArgs, Compressor, NumberType, PagedTensor, Report, Tensor};
 use dsa_kernels::{Buffer, Device, Error};
+use dsa_kernels_tests::backend::Wanted;
 use dsa_kernels_tests::npy::{self, NpyError};
 use half::bf16;
 use ndarray::{Array, Array2, Dimension, Ix1, Ix2, Ix3};
@@ -84,24 +85,14 @@ struct Arguments {
     #[arg(long)]
     warps: Option<u32>,
     /// What runs the kernel.
-    #[arg(long, value_enum, default_value_t = Backend::Auto)]
-    backend: Backend,
+    #[arg(long, value_enum, default_value_t = Wanted::Auto)]
+    backend: Wanted,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Type {
     F32,
     Bf16,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Backend {
-    /// A GPU if there is one, else the emulator.
-    Auto,
-    /// The first GPU.
-    Gpu,
-    /// The emulator on the CPU.
-    Emulator,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +139,7 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
     let batch = u32::try_from(kv_lens.len()).map_err(|_| Failure::Batch(kv_lens.len()))?;
     let head_dim = ape.ncols() / if arguments.ratio == 4 { 2 } else { 1 };
 
-    let device = open(arguments.backend)?;
+    let device = arguments.backend.open_and_tell()?;
     let stream = device.stream()?;
     let mut builder = Compressor::builder(arguments.ratio, u32::try_from(head_dim).unwrap_or(u32::MAX))
         .kv(arguments.kv.into())
@@ -269,22 +260,5 @@ impl From<Type> for NumberType {
             Type::F32 => Self::F32,
             Type::Bf16 => Self::Bf16,
         }
-    }
-}
-
-fn open(backend: Backend) -> Result<Device, Error> {
-    match backend {
-        Backend::Emulator => Ok(Device::emulator()),
-        Backend::Auto => {
-            let (device, reason) = Device::best();
-            if let Some(reason) = reason {
-                eprintln!("using the emulator: {reason}");
-            }
-            Ok(device)
-        }
-        #[cfg(feature = "cust")]
-        Backend::Gpu => Device::cuda(0),
-        #[cfg(not(feature = "cust"))]
-        Backend::Gpu => Err(Error::NotBuilt),
     }
 }

@@ -10,9 +10,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use dsa_kernels::topk::TopK;
-use dsa_kernels::{Device, Error, Workspace};
+use dsa_kernels::{Error, Workspace};
+use dsa_kernels_tests::backend::Wanted;
 use dsa_kernels_tests::npy::{self, NpyError};
 use ndarray::{Array2, Ix1, Ix2};
 
@@ -32,18 +33,8 @@ struct Arguments {
     #[arg(long)]
     out: PathBuf,
     /// What runs the kernel.
-    #[arg(long, value_enum, default_value_t = Backend::Auto)]
-    backend: Backend,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Backend {
-    /// A GPU if there is one, else the emulator.
-    Auto,
-    /// The first GPU.
-    Gpu,
-    /// The emulator on the CPU.
-    Emulator,
+    #[arg(long, value_enum, default_value_t = Wanted::Auto)]
+    backend: Wanted,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +78,7 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
     let (row_count, column_count) = (limit(rows)?, limit(columns)?);
     let scores = scores.into_raw_vec_and_offset().0;
 
-    let device = open(arguments.backend)?;
+    let device = arguments.backend.open_and_tell()?;
     let stream = device.stream()?;
     let mut workspace = Workspace::new(&device);
     let mut topk = TopK::builder(arguments.k).max_rows(row_count).max_len(column_count).build(&device)?;
@@ -103,21 +94,4 @@ fn run(arguments: &Arguments) -> Result<String, Failure> {
     npy::write(&arguments.out, &indices)?;
     let (name, out) = (&device.properties().name, arguments.out.display());
     Ok(format!("selected {k} of each of {rows} rows of {columns} on {name}; wrote {out}"))
-}
-
-fn open(backend: Backend) -> Result<Device, Error> {
-    match backend {
-        Backend::Emulator => Ok(Device::emulator()),
-        Backend::Auto => {
-            let (device, reason) = Device::best();
-            if let Some(reason) = reason {
-                eprintln!("using the emulator: {reason}");
-            }
-            Ok(device)
-        }
-        #[cfg(feature = "cust")]
-        Backend::Gpu => Device::cuda(0),
-        #[cfg(not(feature = "cust"))]
-        Backend::Gpu => Err(Error::NotBuilt),
-    }
 }

@@ -20,6 +20,45 @@ pub enum Choice {
     Gpu,
 }
 
+/// What a program is asked to run on: its option `--backend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wanted {
+    /// A GPU if there is one, else the emulator.
+    Auto,
+    /// The first GPU.
+    Gpu,
+    /// The emulator on the CPU.
+    Emulator,
+}
+
+impl Wanted {
+    /// The device; and why it is no GPU, if one would have been taken.
+    ///
+    /// # Errors
+    /// Why there is no GPU, if it has to be one.
+    pub fn open(self) -> Result<(Device, Option<Error>), Error> {
+        if self == Self::Emulator {
+            return Ok((Device::emulator(), None));
+        }
+        match Device::best() {
+            (_, Some(reason)) if self == Self::Gpu => Err(reason),
+            best => Ok(best),
+        }
+    }
+
+    /// [`open`](Self::open); says on standard error why it is the emulator.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_and_tell(self) -> Result<Device, Error> {
+        let (device, reason) = self.open()?;
+        if let Some(reason) = reason {
+            eprintln!("using the emulator: {reason}");
+        }
+        Ok(device)
+    }
+}
+
 /// Why there is no device to test on.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
