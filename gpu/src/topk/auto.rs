@@ -9,7 +9,7 @@ use super::bins::THREADS;
 use super::division::{Desk, Part};
 use super::element::Element;
 use super::list::{self, List};
-use super::output::Staged;
+use super::output::OutRow;
 use super::refine::{self, Outcome, Scratch};
 use super::resident::{self, Pairs};
 use super::sampled::{self, Notes, SampledScratch};
@@ -97,7 +97,7 @@ pub(super) fn complete<E: Element>(
         ascending::sort(scratch.staged(), batch.k, len, bitmap, scratch.sums);
     }
     block::sync();
-    write(batch, row, scores, scratch.staged(), 0, batch.k);
+    OutRow::new(batch, row, scores).write(scratch.staged(), 0, batch.k);
 }
 
 /// Stages the output of the block's part of a row; short rows are written at once. Collective over the block.
@@ -119,11 +119,16 @@ fn stage<E: Element>(
     let scores = Scores::<E>::new(batch.scores(row, len));
     let places = scores.places();
     if places <= RESIDENT_PLACES {
+        let out = || {
+            // Read again, and not held in registers until then.
+            let Part { row, len, .. } = desk.known_part();
+            OutRow::new(batch, row, Scores::new(batch.scores(row, len)))
+        };
         if places <= RESIDENT_PLACES / 2 {
-            resident::select_short(scores, batch.k, options.is_ascending(), scratch)
+            resident::select_short(scores, batch.k, options.is_ascending(), scratch, out)
         } else {
             type Half = Pairs<8>;
-            resident::select::<E, (Half, Half)>(scores, batch.k, options.is_ascending(), scratch)
+            resident::select::<E, (Half, Half)>(scores, batch.k, options.is_ascending(), scratch, out)
         }
     } else {
         // SAFETY: rows of this length have shared memory for a list.
@@ -155,29 +160,6 @@ fn bitmap(max_len: u32, mut carve: Carve, scratch: Scratch) -> Shared<u32> {
     }
     // SAFETY: the launch has room for a list there, which nobody needs any more.
     unsafe { carve.array(list::WORDS) }
-}
-
-/// Writes the first `count` indices that are staged, and the scores at them, to the output row from position `first`
-/// on.
-#[inline(always)]
-pub(super) fn write<E: Element>(
-    batch: &Batch<E>,
-    row: u32,
-    scores: Scores<E>,
-    staged: Staged,
-    first: u32,
-    count: u32,
-) {
-    let (out, values) = (batch.out_row(row), batch.values_row(row));
-    let mut number = opaque(thread::index());
-    while number < count {
-        let index = staged.get(number);
-        out.set((first + number) as usize, index.cast_signed());
-        if let Some(values) = values {
-            E::copy(scores.array(), index, values, first + number);
-        }
-        number += THREADS;
-    }
 }
 
 /// Writes a row of which everything is selected.

@@ -20,14 +20,14 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, cluster, grid, opaque, thread, warp};
 
-use super::auto::{complete, write, write_whole};
+use super::auto::{complete, write_whole};
 use super::bins::{BinOrder, Bins, COUNT, SignMagnitude, THREADS};
 use super::candidates::{self, Candidates};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
 use super::key::{ABSENT, NAN, key};
-use super::output::{Counters, Staged, lowest_bit};
+use super::output::{Counters, OutRow, Staged, lowest_bit};
 use super::prefix::Sums;
 use super::refine::{self, KeyRange, Merge, Narrowed, Outcome, Scratch};
 use super::resident::{self, Held, Pairs};
@@ -71,8 +71,11 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     if scores.places() <= RESIDENT_PLACES / 2 {
         // One block is faster than several that wait for each other.
         if cluster::rank() == 0 {
-            let outcome = resident::select_short(scores, batch.k, is_ascending, scratch);
-            complete(&batch, options, row, len, outcome, scratch.words, scratch);
+            let out = || OutRow::new(&batch, row, scores);
+            let outcome = resident::select_short(scores, batch.k, is_ascending, scratch, out);
+            if outcome != Outcome::Done {
+                complete(&batch, options, row, len, outcome, scratch.words, scratch);
+            }
         }
         return;
     }
@@ -282,18 +285,15 @@ fn finish<E: Element>(
     block::sync();
     // Nobody's shared memory is read after this.
     cluster::leave();
+    let out = OutRow::new(batch, row, slice.row);
     if !is_ascending {
-        write(batch, row, slice.row, staged, first, own);
+        out.write(staged, first, own);
         // Each block ranks equally many, whoever has listed them.
-        let (out, values) = (batch.out_row(row), batch.values_row(row));
         let share = part(count);
         let first = (cluster::rank() * share).min(count);
         let end = (first + share).min(count);
         team.gathered.rank_some::<THREADS>(first, end, count, batch.k - above, |rank, index| {
-            out.set((above + rank) as usize, index.cast_signed());
-            if let Some(values) = values {
-                E::copy(slice.row.array(), index, values, above + rank);
-            }
+            out.put(above + rank, index);
         });
         cluster::wait_until_left();
         return;
@@ -326,7 +326,7 @@ fn finish<E: Element>(
         ascending::sort(staged, own, slice.row.len(), bins.words(), sums);
     }
     block::sync();
-    write(batch, row, slice.row, staged, first, own);
+    out.write(staged, first, own);
     cluster::wait_until_left();
 }
 

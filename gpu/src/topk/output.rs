@@ -3,10 +3,14 @@
 //! The winners (elements above the threshold) come first, in any order; then as many of the elements equal
 //! to it as are still wanted. A warp reserves room for all its elements of a tile with one atomic.
 
-use dsa_simt::{AtomicOp, Carve, Global, Shared, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Global, Shared, opaque, thread, warp};
 
+use super::Batch;
+use super::bins::THREADS;
+use super::element::Element;
 use super::histogram::{inclusive_sum, interval};
 use super::key::{ABSENT, half_key};
+use super::scores::Scores;
 use super::source::{Tile, Visitor};
 
 /// What separates winners and ties from the rest. [`ABSENT`] is neither.
@@ -223,6 +227,41 @@ impl<H: Threshold, S: TieSink> Visitor for Emit<H, S> {
     }
 }
 
+/// Where the answer for a row goes: its indices and, if they are asked for, the scores at them.
+#[derive(Clone, Copy)]
+pub struct OutRow<E: Element> {
+    out: Global<i32>,
+    values: Option<E::Array>,
+    scores: E::Array,
+}
+
+impl<E: Element> OutRow<E> {
+    /// The place in `batch` for row `row`, whose scores are `scores`.
+    #[inline(always)]
+    pub fn new(batch: &Batch<E>, row: u32, scores: Scores<E>) -> Self {
+        Self { out: batch.out_row(row), values: batch.values_row(row), scores: scores.array() }
+    }
+
+    /// Writes one entry.
+    #[inline(always)]
+    pub fn put(&self, position: u32, index: u32) {
+        self.out.set(position as usize, index.cast_signed());
+        if let Some(values) = self.values {
+            E::copy(self.scores, index, values, position);
+        }
+    }
+
+    /// Writes the first `count` indices that are staged, from position `first` on. Collective over the block.
+    #[inline(always)]
+    pub fn write(&self, staged: Staged, first: u32, count: u32) {
+        let mut number = opaque(thread::index());
+        while number < count {
+            self.put(first + number, staged.get(number));
+            number += THREADS;
+        }
+    }
+}
+
 /// An output row in the making, in shared memory: single words at scattered positions are slow to write to
 /// device memory.
 #[derive(Clone, Copy)]
@@ -254,7 +293,13 @@ impl Staged {
     /// reserved for them. Collective over the warp.
     #[inline(always)]
     pub fn set_winners(self, counters: Counters, winners: u32, count: u32, index: impl Fn(u32) -> u32) {
-        let mut position = counters.reserve_winners(winners.count_ones());
+        let position = counters.reserve_winners(winners.count_ones());
+        self.set_reserved(winners, count, position, index);
+    }
+
+    /// The same at the positions from `position` on, which were reserved for this lane.
+    #[inline(always)]
+    pub fn set_reserved(self, winners: u32, count: u32, mut position: u32, index: impl Fn(u32) -> u32) {
         for bit in 0..count {
             if winners >> bit & 1 != 0 {
                 self.set(position, index(bit));

@@ -16,7 +16,7 @@ use super::bins::{Bins, SignMagnitude, THREADS};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::key::key;
-use super::output::lowest_bit;
+use super::output::{OutRow, lowest_bit};
 use super::refine::{Narrowed, Outcome, RANKED, Scratch};
 use super::scores::{Scores, Slice, index};
 use super::{RESIDENT_PLACES, ascending};
@@ -96,18 +96,20 @@ pub fn select_short<E: Element>(
     wanted: u32,
     is_ascending: bool,
     scratch: Scratch,
+    out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
     // Work on places where there is no score takes time, too.
     if row.places() <= RESIDENT_PLACES / 4 {
-        select::<E, Pairs<4>>(row, wanted, is_ascending, scratch)
+        select::<E, Pairs<4>>(row, wanted, is_ascending, scratch, out)
     } else {
-        select::<E, Pairs<8>>(row, wanted, is_ascending, scratch)
+        select::<E, Pairs<8>>(row, wanted, is_ascending, scratch, out)
     }
 }
 
-/// Stages the indices of the `wanted` largest scores of the row; it has more.
+/// Writes the indices of the `wanted` largest scores of the row, which has more, to `out`; with `is_ascending`, stages
+/// them in their order.
 ///
-/// If the bin of the k-th largest is crowded, it is noted, and nothing is staged: refining is the caller's
+/// If the bin of the k-th largest is crowded, it is noted, and nothing is written or staged: refining is the caller's
 /// part, so that there is one copy of it for all sizes.
 ///
 /// The bins are empty and the counters zero. Collective over the block; needs a block barrier before what is
@@ -118,6 +120,7 @@ pub fn select<E: Element, H: Held<E>>(
     wanted: u32,
     is_ascending: bool,
     scratch: Scratch,
+    out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
     let Scratch { bins, counters, ranked, words, .. } = scratch;
     let held = H::hold(row.whole(), bins);
@@ -137,29 +140,58 @@ pub fn select<E: Element, H: Held<E>>(
     let staged = scratch.staged();
     // Computed here and not kept from the reading.
     let start = (opaque(thread::index()) * E::PER_VECTOR).wrapping_sub(row.first_place());
+    // Read once more: most threads have one such score at most, which is on its way while the winners are placed.
+    let mut tie = Tie::first_of(row, start, ties);
     if is_ascending {
         words.set(thread::index(), winners);
     } else {
-        staged.set_winners(counters, winners, H::SCORES, |bit| index::<E>(start, bit));
+        let position = counters.reserve_winners(winners.count_ones());
+        tie = tie.arrived();
+        staged.set_reserved(winners, H::SCORES, position, |bit| index::<E>(start, bit));
     }
     while ties != 0 {
-        let index = index::<E>(start, lowest_bit(ties));
-        ranked.add(counters.tie(), key(row.get(index)), index);
+        ranked.add(counters.tie(), key(tie.score), tie.index);
         ties &= ties - 1;
+        tie = Tie::first_of(row, start, ties);
     }
     block::sync();
-    ranked.rank::<THREADS>(pick.count, wanted - pick.above, |rank, index| {
-        if is_ascending {
-            let (word, bit) = ascending::tile_place::<E>(index + row.first_place());
-            words.reduce(AtomicOp::Or, word, bit);
-        } else {
-            staged.set(pick.above + rank, index);
-        }
-    });
+    let rest = wanted - pick.above;
     if !is_ascending {
-        return Outcome::Staged;
+        let out = out();
+        out.write(staged, 0, pick.above);
+        ranked.rank::<THREADS>(pick.count, rest, |rank, index| out.put(pick.above + rank, index));
+        return Outcome::Done;
     }
+    ranked.rank::<THREADS>(pick.count, rest, |_, index| {
+        let (word, bit) = ascending::tile_place::<E>(index + row.first_place());
+        words.reduce(AtomicOp::Or, word, bit);
+    });
     block::sync();
     ascending::stage_tile::<E>(words, row.first_place(), staged, scratch.sums);
     Outcome::Ordered
+}
+
+/// A score in the bin of the k-th largest.
+#[derive(Clone, Copy)]
+struct Tie {
+    score: f32,
+    index: u32,
+}
+
+impl Tie {
+    /// The one of the lowest bit set in `ties`, of which the first would be at index `start`; anything if none is.
+    #[inline(always)]
+    fn first_of<E: Element>(row: Scores<E>, start: u32, ties: u32) -> Self {
+        if ties == 0 {
+            return Self { score: 0.0, index: 0 };
+        }
+        let index = index::<E>(start, lowest_bit(ties));
+        Self { score: row.get(index), index }
+    }
+
+    /// The same, once it has been read: otherwise the compiler would read it where it is used.
+    #[inline(always)]
+    fn arrived(self) -> Self {
+        Self { score: f32::from_bits(opaque(self.score.to_bits())), ..self }
+    }
 }
