@@ -125,10 +125,10 @@ fn stage<E: Element>(
             OutRow::new(batch, row, Scores::new(batch.scores(row, len)))
         };
         if places <= RESIDENT_PLACES / 2 {
-            resident::select_short(scores, batch.k, options.is_ascending(), scratch, out)
+            resident::select_short(scores, batch.k, options, scratch, out)
         } else {
             type Half = Pairs<8>;
-            resident::select::<E, (Half, Half)>(scores, batch.k, options.is_ascending(), scratch, out)
+            resident::select::<E, (Half, Half)>(scores, batch.k, options, scratch, out)
         }
     } else {
         // SAFETY: rows of this length have shared memory for a list.

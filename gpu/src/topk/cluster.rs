@@ -72,7 +72,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
         // One block is faster than several that wait for each other.
         if cluster::rank() == 0 {
             let out = || OutRow::new(&batch, row, scores);
-            let outcome = resident::select_short(scores, batch.k, is_ascending, scratch, out);
+            let outcome = resident::select_short(scores, batch.k, options, scratch, out);
             if outcome != Outcome::Done {
                 complete(&batch, options, row, len, outcome, scratch.words, scratch);
             }

@@ -233,11 +233,12 @@ pub fn narrow(
     }
     merge.zero(bins);
     block::sync();
-    let mut measure = Measure { range, low: 0, high: 0 };
-    source.visit(&mut measure);
-    measure.gather(extremes);
-    let (low, high) = merge.extremes(extremes);
-    range = KeyRange { first: !low, last: high };
+    // With a bin for each key there is nothing to measure.
+    if range.shift() > 0 {
+        measure(source, range, extremes);
+        let (low, high) = merge.extremes(extremes);
+        range = KeyRange { first: !low, last: high };
+    }
     while range.first < range.last && above + count != wanted && count > enough {
         let shift = range.shift();
         source.visit(&mut CountRange { bins, range, shift });
@@ -250,6 +251,26 @@ pub fn narrow(
         block::sync();
     }
     Narrowed { range, above, count }
+}
+
+/// Gathers the complement of the smallest key and the largest key of `range` that occur in `source` in `extremes`, which
+/// are zero. Collective over the block; a block barrier before they are read.
+#[inline(always)]
+fn measure(source: &impl Source, range: KeyRange, extremes: Shared<u32>) {
+    let mut measure = Measure { range, low: 0, high: 0 };
+    source.visit(&mut measure);
+    gather_extremes(measure.low, measure.high, extremes);
+}
+
+/// Merges what each thread has found of the complement of the smallest key and of the largest key into `extremes`.
+/// Collective over the warp; a block barrier before they are read.
+#[inline(always)]
+pub(super) fn gather_extremes(low: u32, high: u32, extremes: Shared<u32>) {
+    let (low, high) = (warp::reduce_max(warp::ALL, low), warp::reduce_max(warp::ALL, high));
+    if thread::lane() == 0 {
+        extremes.reduce(AtomicOp::Max, Scratch::LOW, low);
+        extremes.reduce(AtomicOp::Max, Scratch::HIGH, high);
+    }
 }
 
 /// Stages the indices of the `wanted` largest elements of `source`, of equal ones any or those with the lowest
@@ -381,17 +402,6 @@ struct Measure {
     /// The complement of the smallest.
     low: u32,
     high: u32,
-}
-
-impl Measure {
-    #[inline(always)]
-    fn gather(&self, extremes: Shared<u32>) {
-        let (low, high) = (warp::reduce_max(warp::ALL, self.low), warp::reduce_max(warp::ALL, self.high));
-        if thread::lane() == 0 {
-            extremes.reduce(AtomicOp::Max, Scratch::LOW, low);
-            extremes.reduce(AtomicOp::Max, Scratch::HIGH, high);
-        }
-    }
 }
 
 impl Visitor for Measure {

@@ -4,8 +4,9 @@
 //! 2. The bin that holds the k-th largest is found.
 //! 3. Scores above it go to the output; those in it, some dozens, are read once more and ranked.
 //!
-//! A pair of scores takes one register and one comparison. If the bin is crowded, its keys are told apart by
-//! [`refine`](super::refine), which reads the row again, from the cache it has just come through.
+//! A pair of scores takes one register and one comparison. If the bin is crowded with equal scores, as many of them as
+//! are wanted are taken; otherwise they are told apart by [`refine`], which reads the row again, from the cache it has
+//! just come through.
 //!
 //! For an output in the order of the indices, what is selected is marked in a bitmap instead of being appended,
 //! and the bitmap is read in order ([`ascending`]).
@@ -15,11 +16,15 @@ use dsa_simt::{AtomicOp, block, grid, half_pair_at_least, opaque, thread};
 use super::bins::{Bins, SignMagnitude, THREADS};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
+use super::histogram::Pick;
 use super::key::key;
 use super::output::{OutRow, lowest_bit};
-use super::refine::{Narrowed, Outcome, RANKED, Scratch};
+use super::refine::{self, KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::scores::{Scores, Slice, index};
-use super::{RESIDENT_PLACES, ascending};
+use super::{Options, RESIDENT_PLACES, ascending};
+
+/// Up to this many elements in the bin of the k-th largest are compared with each other at once, if it is crowded.
+const MOST_COMPARED: u32 = 4 * THREADS;
 
 /// What a thread holds of a row. Its scores are numbered as those of a [`Share`](super::scores::Share) are.
 pub trait Held<E: Element> {
@@ -94,23 +99,23 @@ impl<E: Element, H: Held<E>> Held<E> for (H, H) {
 pub fn select_short<E: Element>(
     row: Scores<E>,
     wanted: u32,
-    is_ascending: bool,
+    options: Options,
     scratch: Scratch,
     out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
     // Work on places where there is no score takes time, too.
     if row.places() <= RESIDENT_PLACES / 4 {
-        select::<E, Pairs<4>>(row, wanted, is_ascending, scratch, out)
+        select::<E, Pairs<4>>(row, wanted, options, scratch, out)
     } else {
-        select::<E, Pairs<8>>(row, wanted, is_ascending, scratch, out)
+        select::<E, Pairs<8>>(row, wanted, options, scratch, out)
     }
 }
 
-/// Writes the indices of the `wanted` largest scores of the row, which has more, to `out`; with `is_ascending`, stages
-/// them in their order.
+/// Writes the indices of the `wanted` largest scores of the row, which has more, to `out`; with ascending indices,
+/// stages them in their order.
 ///
-/// If the bin of the k-th largest is crowded, it is noted, and nothing is written or staged: refining is the caller's
-/// part, so that there is one copy of it for all sizes.
+/// If the bin of the k-th largest is crowded, and not just with equal scores of which any will do, it is noted, and
+/// nothing is written: refining is the caller's part, so that there is one copy of it for all sizes.
 ///
 /// The bins are empty and the counters zero. Collective over the block; needs a block barrier before what is
 /// staged is read.
@@ -118,7 +123,7 @@ pub fn select_short<E: Element>(
 pub fn select<E: Element, H: Held<E>>(
     row: Scores<E>,
     wanted: u32,
-    is_ascending: bool,
+    options: Options,
     scratch: Scratch,
     out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
@@ -128,9 +133,9 @@ pub fn select<E: Element, H: Held<E>>(
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();
     let pick = bins.pick::<SignMagnitude>(wanted);
-    if pick.count > RANKED || pick.bin == LOWEST_BIN {
-        // The lowest bin also has the places without a score.
-        let count = if pick.bin == LOWEST_BIN { Narrowed::UNCOUNTED } else { pick.count };
+    if pick.bin == LOWEST_BIN {
+        // It also has the places without a score.
+        let count = Narrowed::UNCOUNTED;
         scratch.note(Narrowed { range: half::keys(pick.bin), above: pick.above, count });
         return Outcome::Crowded;
     }
@@ -140,6 +145,14 @@ pub fn select<E: Element, H: Held<E>>(
     let staged = scratch.staged();
     // Computed here and not kept from the reading.
     let start = (opaque(thread::index()) * E::PER_VECTOR).wrapping_sub(row.first_place());
+    if pick.count > RANKED {
+        if options.is_ascending() || options.lowest_indices() || pick.count > MOST_COMPARED {
+            scratch.note(Narrowed { range: half::keys(pick.bin), above: pick.above, count: pick.count });
+            return Outcome::Crowded;
+        }
+        return select_crowded(row, wanted, pick, start, winners, ties, H::SCORES, scratch, out);
+    }
+    let is_ascending = options.is_ascending();
     // Read once more: most threads have one such score at most, which is on its way while the winners are placed.
     let mut tie = Tie::first_of(row, start, ties);
     if is_ascending {
@@ -169,6 +182,49 @@ pub fn select<E: Element, H: Held<E>>(
     block::sync();
     ascending::stage_tile::<E>(words, row.first_place(), staged, scratch.sums);
     Outcome::Ordered
+}
+
+/// [`select`] if the bin of the k-th largest is crowded and its elements may come in any order: if they are equal, as
+/// they are in rows of few different scores, it takes as many as are wanted. Else it notes between which keys they are.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn select_crowded<E: Element>(
+    row: Scores<E>,
+    wanted: u32,
+    pick: Pick,
+    start: u32,
+    winners: u32,
+    ties: u32,
+    count: u32,
+    scratch: Scratch,
+    out: impl Fn() -> OutRow<E>,
+) -> Outcome {
+    let (staged, extremes) = (scratch.staged(), scratch.extremes);
+    let (mut low, mut high, mut left) = (0, 0, ties);
+    while left != 0 {
+        let key = key(row.get(index::<E>(start, lowest_bit(left))));
+        low = low.max(!key);
+        high = high.max(key);
+        left &= left - 1;
+    }
+    refine::gather_extremes(low, high, extremes);
+    // Before it is known whether it will be of use: that saves a barrier.
+    let (winner, tie) = scratch.counters.reserve(winners.count_ones(), ties.count_ones());
+    staged.set_reserved(winners, count, winner, |bit| index::<E>(start, bit));
+    let (mut position, mut left) = (pick.above + tie, ties);
+    while left != 0 && position < wanted {
+        staged.set(position, index::<E>(start, lowest_bit(left)));
+        position += 1;
+        left &= left - 1;
+    }
+    block::sync();
+    let range = KeyRange { first: !extremes.get(Scratch::LOW), last: extremes.get(Scratch::HIGH) };
+    if range.first < range.last {
+        scratch.note(Narrowed { range, above: pick.above, count: pick.count });
+        return Outcome::Crowded;
+    }
+    out().write(staged, 0, wanted);
+    Outcome::Done
 }
 
 /// A score in the bin of the k-th largest.
