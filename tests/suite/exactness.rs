@@ -76,6 +76,30 @@ fn check_rows(k: usize, row: &[f32], path: Path) {
     selector.check(&batch).unwrap_or_else(|error| panic!("{} elements, {path:?}: {error}", row.len()));
 }
 
+#[test]
+fn equal_scores_that_crowd_into_a_bin_are_told_from_nearly_equal_ones() {
+    // 1,000 larger scores, `crowd` of about 1, smaller ones: at the borders of what is ranked and of what is compared at
+    // once. The first, the last or all of the crowd are a little larger than the others.
+    for crowd in [256, 257, 2_048, 2_049, 5_000] {
+        for k in [1_001, 1_200, 2_048] {
+            for larger in [0..0, 0..1, crowd - 1..crowd, 0..crowd] {
+                let mut row = vec![-1.0; 8_000];
+                for (i, score) in row[..1_000 + crowd].iter_mut().enumerate() {
+                    let in_crowd = i.checked_sub(1_000);
+                    *score = match in_crowd {
+                        None => 2.0 + i as f32,
+                        Some(number) if larger.contains(&number) => 1.0_f32.next_up(),
+                        Some(_) => 1.0,
+                    };
+                }
+                // Spread over the row: the step has no divisor in common with its length.
+                let spread: Vec<f32> = (0..row.len()).map(|i| row[i * 3_001 % row.len()]).collect();
+                check_rows(k, &spread, Path::Auto);
+            }
+        }
+    }
+}
+
 const SELECTING: [Path; 3] = [Path::Decode, Path::Medium, Path::Large];
 
 #[test]
