@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use crate::{Active, AtomicOp, Machine, Order, Scope, Space, Word};
+use crate::{Active, AtomicOp, Machine, Order, Scope, Shared, Space, Word};
 
 /// An array of words in device memory.
 ///
@@ -80,6 +80,17 @@ impl<T: Word> Global<T> {
     pub fn get4_readonly(self, index: usize) -> [T; 4] {
         // SAFETY: in bounds, aligned and not written during the launch by the promise given to `from_raw`.
         unsafe { Active::global_load4_readonly(self.at(index, 4)) }.map(T::from_bits)
+    }
+
+    /// Begins to copy the four words from `index` on, which no thread writes during the launch, to the four from
+    /// `place` on of `to`, both aligned to 16 bytes. They are there when the thread has waited
+    /// ([`copies`](crate::copies)).
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn copy4(self, index: usize, to: Shared<u32>, place: u32) {
+        // SAFETY: in bounds, aligned, not written during the launch and free of races by the promises given to
+        // `from_raw` and `Carve::array`.
+        unsafe { Active::copy_async(to.at(place, 4), self.at(index, 4)) }
     }
 
     /// Begins to bring word `index` to the second-level cache, with the cache line that it is in. A hint.
@@ -213,6 +224,16 @@ impl Halves {
     pub fn get8_readonly(self, index: usize) -> [u32; 4] {
         // SAFETY: in bounds, aligned and not written during the launch by the promise given to `from_raw`.
         unsafe { Active::global_load4_readonly(self.at(index, 8).cast()) }
+    }
+
+    /// Begins to copy the eight half-words from `index` on, which no thread writes during the launch, to the four words from
+    /// `place` on of `to`, both aligned to 16 bytes; as [`Global::copy4`].
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn copy8(self, index: usize, to: Shared<u32>, place: u32) {
+        // SAFETY: in bounds, aligned, not written during the launch and free of races by the promises given to
+        // `from_raw` and `Carve::array`.
+        unsafe { Active::copy_async(to.at(place, 4), self.at(index, 8).cast()) }
     }
 
     /// Writes half-word `index`.

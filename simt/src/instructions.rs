@@ -324,6 +324,22 @@ macro_rules! instructions {
             }
         }
         #[inline(always)]
+        unsafe fn copy_async(to: u32, from: *const u32) {
+            unsafe {
+                asm!("cp.async.cg.shared.global [{}], [{}], 16;", in(reg32) to, in(reg64) from, options(nostack))
+            }
+        }
+        #[inline(always)]
+        fn copy_async_group() {
+            // SAFETY: the instruction takes no operands.
+            unsafe { asm!("cp.async.commit_group;", options(nostack)) }
+        }
+        #[inline(always)]
+        fn copy_async_wait<const PENDING: u32>() {
+            // SAFETY: the instruction takes no operands in registers.
+            unsafe { asm!("cp.async.wait_group {};", const PENDING, options(nostack)) }
+        }
+        #[inline(always)]
         unsafe fn global_store_half(address: *mut u16, value: u16) {
             unsafe { asm!("st.global.u16 [{}], {};", in(reg64) address, in(reg16) value, options(nostack)) }
         }

@@ -10,6 +10,7 @@
 //! | [`grid`] | overlapping the launch before and the one after |
 //! | [`Global`], [`Halves`] | device memory: plain, read-only, 16-byte and atomic accesses; 16-bit elements |
 //! | [`Shared`], [`Carve`] | a block's dynamic shared memory, carved into typed regions |
+//! | [`copies`] | from device to shared memory, while the thread does other things |
 //! | [`fence`], [`spin_hint`], [`opaque`] | ordering, waiting, a hint |
 //! | [`f32_to_f16`], [`f16_to_f32`], [`half_pair`], [`half_pair_at_least`], [`bf16_pair`] | 16-bit numbers |
 //! | [`fma`], [`exp2`], [`log2`], [`rsqrt`] | arithmetic that `core` has not |
@@ -26,6 +27,7 @@
     allow(internal_features)
 )]
 
+pub mod copies;
 mod entry;
 mod global;
 mod groups;

@@ -243,6 +243,18 @@ pub trait Machine {
     /// `address` is allocated.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     unsafe fn global_prefetch(address: *const u8);
+    /// Begins to copy 16 bytes from global memory, which no thread writes during the launch, to shared memory; both
+    /// aligned to 16.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives); a write of `to` that ends when the thread has waited for
+    /// the copy.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn copy_async(to: u32, from: *const u32);
+    /// Makes a group of the copies that the thread has begun since it last did.
+    fn copy_async_group();
+    /// Waits until the copies of all but the latest `PENDING` groups of the thread are made.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn copy_async_wait<const PENDING: u32>();
     /// Writes a half-word of global memory; `address` is aligned to 2.
     /// # Safety
     /// See [the trait](Self#safety-of-the-memory-primitives).

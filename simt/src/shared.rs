@@ -37,6 +37,13 @@ impl Carve {
         Shared { start, len, element: PhantomData }
     }
 
+    /// Leaves out what lies before the next multiple of `bytes`, a power of two from 16 to 1024, if the launch has that
+    /// much left.
+    #[inline(always)]
+    pub fn align(&mut self, bytes: u32) {
+        self.next = self.next.next_multiple_of(bytes).min(self.end);
+    }
+
     /// Words that are left.
     #[inline(always)]
     pub fn words_left(self) -> u32 {
@@ -100,7 +107,7 @@ impl<T: Word> Shared<T> {
 
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
-    fn at(self, index: u32, count: u32) -> u32 {
+    pub(crate) fn at(self, index: u32, count: u32) -> u32 {
         Active::check_index(Space::Shared, index as usize, count as usize, self.len as usize);
         self.start + index * 4
     }

@@ -5,7 +5,8 @@ mod common;
 use common::{Line, Words, always_faulty, global_index, here, lines, shared};
 use dsa_simt::emu::{Access, Fault, FaultKind, Launch, Memory, Statistics, Target, run_closure};
 use dsa_simt::{
-    AtomicOp, Carve, Global, Order, Scope, Shared, Space, block, cluster, grid, spin_hint, thread, warp,
+    AtomicOp, Carve, Global, Order, Scope, Shared, Space, block, cluster, copies, grid, spin_hint, thread,
+    warp,
 };
 
 const ALL: u32 = warp::ALL;
@@ -68,8 +69,9 @@ fn overlong(
 fn accesses_outside_allocations_are_reported() {
     let line = Line::default();
     type Act<'a> = &'a dyn Fn(dsa_simt::Global<u32>);
-    let accesses: [(i64, Act<'_>); 5] = [
+    let accesses: [(i64, Act<'_>); 6] = [
         (64, &|words| here!(line, words.set(16, 1))),
+        (64, &|words| here!(line, words.copy4(16, shared(4), 0))),
         (64, &|words| here!(line, words.prefetch(16))),
         (64, &|words| {
             here!(line, words.get4(16));
@@ -80,7 +82,9 @@ fn accesses_outside_allocations_are_reported() {
         (3996, &|words| here!(line, words.reduce(AtomicOp::Add, 999, 1))),
     ];
     for (offset, act) in accesses {
-        for fault in always_faulty(&Launch::new(1, 1), |memory, launch| overlong(memory, launch, act)) {
+        for fault in always_faulty(&Launch::new(1, 1).with_shared_bytes(16), |memory, launch| {
+            overlong(memory, launch, act)
+        }) {
             let target = Target::Global { label: "scores".into(), offset, bytes: 64 };
             assert_eq!(fault.kind, FaultKind::OutOfBounds { target });
             assert_eq!(lines(&fault).0, line.get());
@@ -183,6 +187,49 @@ fn uninitialised_shared_memory_is_reported() {
             let target = Target::Shared { offset: 20, bytes: 64 };
             assert_eq!(fault.kind, FaultKind::Uninitialised { target });
             assert_eq!((fault.thread, lines(&fault).0), (0, line.get()));
+        }
+    }
+}
+
+#[test]
+fn what_a_copy_writes_is_uninitialised_until_its_thread_has_waited() {
+    let line = Line::default();
+    type Wait<'a> = &'a dyn Fn();
+    let waits: [Wait<'_>; 4] = [
+        // Not at all; for the group before; before it is in a group; for a copy of another thread.
+        &copies::group,
+        &|| {
+            copies::group();
+            copies::wait::<1>();
+        },
+        &copies::wait::<0>,
+        &|| {
+            if thread::index() != 5 {
+                copies::group();
+                copies::wait::<0>();
+            }
+        },
+    ];
+    for wait in waits {
+        let launch = Launch::new(1, 32).with_shared_bytes(512);
+        for fault in always_faulty(&launch, |memory, launch| {
+            let from = Words::filled(memory, &[7; 128], "from");
+            run_closure(memory, "copies", launch, || {
+                let (words, own) = (shared(128), 4 * thread::index());
+                words.set4(own, [0; 4]);
+                from.global().copy4(own as usize, words, own);
+                wait();
+                block::sync();
+                if thread::index() == 5 {
+                    here!(line, words.get(21));
+                }
+            })
+        }) {
+            assert_eq!(
+                fault.kind,
+                FaultKind::Uninitialised { target: Target::Shared { offset: 84, bytes: 512 } }
+            );
+            assert_eq!((fault.thread, lines(&fault).0), (5, line.get()));
         }
     }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Words, always_clean, global_index, shared};
 use dsa_simt::emu::{Launch, Preemption, run_closure};
-use dsa_simt::{AtomicOp, Order, Scope, block, cluster, fence, grid, spin_hint, thread, warp};
+use dsa_simt::{AtomicOp, Order, Scope, block, cluster, copies, fence, grid, spin_hint, thread, warp};
 
 const ALL: u32 = warp::ALL;
 
@@ -253,6 +253,31 @@ fn a_launch_that_overlaps_may_use_shared_memory_before_its_wait_and_global_memor
             let words = words.global();
             words.set(global_index(), words.get(global_index()) + shared.get(t));
             words.atomic(AtomicOp::Add, 0, 1, Order::Relaxed, Scope::Device);
+        })
+    });
+}
+
+#[test]
+fn copies_may_be_replaced_one_after_the_other_by_the_thread_that_read_them() {
+    always_clean(&Launch::new(2, 64).with_shared_bytes(2 * 64 * 16), |memory, launch| {
+        let from = Words::filled(memory, &std::array::from_fn::<u32, 1024, _>(|i| i as u32), "from");
+        run_closure(memory, "ring", launch, || {
+            let (from, words, t) = (from.global(), shared(512), thread::index());
+            let place = |turn: u32| 4 * (turn % 2 * 64 + t);
+            let begin = |turn: u32| {
+                if turn < 4 {
+                    from.copy4((4 * (turn * 64 + t)) as usize, words, place(turn));
+                }
+                copies::group();
+            };
+            begin(0);
+            begin(1);
+            for turn in 0..4 {
+                copies::wait::<1>();
+                let first = 4 * (turn * 64 + t);
+                assert_eq!(words.get4(place(turn)), [first, first + 1, first + 2, first + 3]);
+                begin(turn + 2);
+            }
         })
     });
 }

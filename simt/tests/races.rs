@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{Line, always_faulty, both_lines, here, lines, shared};
+use common::{Line, Words, always_faulty, both_lines, here, lines, shared};
 use dsa_simt::emu::{Access, Fault, FaultKind, Launch, run_closure};
-use dsa_simt::{AtomicOp, Order, Scope, Shared, block, cluster, thread, warp};
+use dsa_simt::{AtomicOp, Order, Scope, Shared, block, cluster, copies, thread, warp};
 
 const ALL: u32 = warp::ALL;
 
@@ -26,6 +26,53 @@ fn race(first: u32, second: u32, a: impl Fn(Shared<u32>), b: impl Fn(Shared<u32>
             block::sync();
         })
     })
+}
+
+#[test]
+fn a_copy_races_with_the_accesses_of_other_threads_when_it_begins_and_when_it_is_waited_for() {
+    use Access::{Read, Write};
+    let (copy, read) = (Line::default(), Line::default());
+    for barrier_first in [false, true] {
+        let faults = always_faulty(&Launch::new(1, 64).with_shared_bytes(64), |memory, launch| {
+            let from = Words::filled(memory, &[7; 16], "from");
+            run_closure(memory, "copy", launch, || {
+                let words = shared(16);
+                if thread::index() < 16 {
+                    words.set(thread::index(), 0);
+                }
+                block::sync();
+                if thread::index() == 0 {
+                    here!(copy, from.global().copy4(0, words, 0));
+                    copies::group();
+                }
+                if barrier_first {
+                    block::sync();
+                }
+                if thread::index() == 0 {
+                    let wait = copies::wait::<0>;
+                    if barrier_first {
+                        here!(copy, wait());
+                    }
+                } else if thread::index() == 63 {
+                    if barrier_first {
+                        here!(read, words.set(3, 1));
+                    } else {
+                        here!(read, words.get(3));
+                    }
+                }
+            })
+        });
+        for fault in faults {
+            let other = if barrier_first { Write } else { Read };
+            let FaultKind::SharedRace { offset: 12, this, other: with } = fault.kind else {
+                // The copy was first, and its words are not there yet.
+                assert!(matches!(fault.kind, FaultKind::Uninitialised { .. }), "{fault}");
+                continue;
+            };
+            assert!([this, with].contains(&Write) && [this, with].contains(&other), "{fault}");
+            both_lines(&fault, &copy, &read);
+        }
+    }
 }
 
 #[test]

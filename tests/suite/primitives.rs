@@ -219,6 +219,20 @@ fn loads_and_stores_of_every_width_agree() {
 }
 
 #[test]
+fn copies_arrive_in_the_order_of_their_groups() {
+    let probe = Probe::new(29);
+    let values = random_words(30, 8 * WARP);
+    let (early, late) = values.split_at(4 * WARP);
+    let (input, halves, out) = (probe.upload(early), probe.upload(late), probe.poisoned(8 * WARP));
+    let config = LaunchConfig::new(1, WARP_THREADS).with_shared_bytes(2048);
+    probe.launch("probe_copies", config, &[input.address(), halves.address(), out.address()]);
+    for (t, words) in out.download().unwrap().chunks_exact(8).enumerate() {
+        let expected = [&early[4 * t..][..4], &late[4 * (WARP - 1 - t)..][..4]].concat();
+        assert_eq!(words, expected, "thread {t}");
+    }
+}
+
+#[test]
 fn rounding_to_half_precision_is_to_nearest_even_for_every_half_and_its_neighbours() {
     let probe = Probe::new(15);
     let mut values = Vec::new();

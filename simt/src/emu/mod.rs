@@ -60,6 +60,7 @@
 
 mod barrier;
 mod collective;
+mod copies;
 mod fault;
 mod fiber;
 mod global;
@@ -276,6 +277,17 @@ impl Machine for Emulator {
     #[track_caller]
     unsafe fn global_prefetch(address: *const u8) {
         global::prefetch(address, Location::caller());
+    }
+    #[track_caller]
+    unsafe fn copy_async(to: u32, from: *const u32) {
+        copies::begin(to, from, Location::caller());
+    }
+    fn copy_async_group() {
+        copies::group();
+    }
+    #[track_caller]
+    fn copy_async_wait<const PENDING: u32>() {
+        copies::wait(PENDING, Location::caller());
     }
     #[track_caller]
     unsafe fn global_store_half(address: *mut u16, value: u16) {

@@ -7,6 +7,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 
 use crate::emu::collective::{ENDED, waiter_for};
+use crate::emu::copies::Copies;
 use crate::emu::fault::{Collective, Fault, FaultKind};
 use crate::emu::fiber::{Fiber, Stacks, Suspender};
 use crate::emu::launch::{Launch, refused};
@@ -111,6 +112,7 @@ fn new_block(launch: &Launch, slot: u32, stacks: &mut Stacks) -> Block {
         spun: 0,
         waited: false,
         left: false,
+        copies: Copies::default(),
         patience: PATIENCE,
     };
     let warp = |index: u32| Warp {
@@ -219,6 +221,7 @@ fn start_next(cx: &mut Context, index: usize) {
             thread.spun = 0;
             thread.waited = false;
             thread.left = false;
+            thread.copies.forget();
             thread.patience = PATIENCE;
         }
         for number in 0..block.warps.len() {

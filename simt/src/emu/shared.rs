@@ -287,6 +287,18 @@ pub(super) fn store4(address: u32, values: [u32; 4], place: Place) {
     }
 }
 
+/// Takes the value of four words, which are about to be written: as a store, but nobody may read them until there is one.
+pub(super) fn expect4(address: u32, place: Place) {
+    let cx = context();
+    let Word { memory, block, index } = locate(cx, address, 16, place);
+    let me = Me::new(cx, place);
+    for i in 0..4 {
+        let word = Word { memory, block, index: index + i };
+        word.write(cx, me, 0);
+        word.near().stored = 0;
+    }
+}
+
 pub(super) fn atomic_load(address: u32, place: Place) -> u32 {
     let cx = context();
     cx.statistics.shared_accesses += 1;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::panic::Location;
 use std::ptr;
 
+use crate::emu::copies::Copies;
 use crate::emu::fault::{Collective, Fault, FaultKind, Site};
 use crate::emu::fiber::{Fiber, Suspender};
 use crate::emu::launch::Launch;
@@ -35,6 +36,8 @@ pub(super) struct Thread {
     pub(super) waited: bool,
     /// Whether it has left the cluster.
     pub(super) left: bool,
+    /// Its copies from global to shared memory.
+    pub(super) copies: Copies,
     /// Atomic loads until it is made to yield: a loop around one may never call the spin hint.
     pub(super) patience: u32,
 }

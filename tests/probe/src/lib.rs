@@ -147,6 +147,20 @@ simt::kernels! {
         memory::shared_vector(input, out);
     }
 
+    /// Copies from device to shared memory: four words of each thread's, then eight half-words, in two groups. One block
+    /// of 64 threads and 2048 bytes of shared memory; `input` of 4 words and `halves` of 8 half-words per thread, aligned
+    /// to 16 bytes; 8 words per thread: its own four, then the other's of thread 63 - t.
+    #[launch(max_threads = 64, min_blocks = 1, cluster = 1, arch = 80)]
+    kernel probe_copies(input: *const u32, halves: *const u16, out: *mut u32) {
+        // SAFETY: the launcher promises 4 words per thread.
+        let input = unsafe { Global::from_raw(input, 4 * WARP_THREADS as usize) };
+        // SAFETY: the launcher promises 8 half-words per thread.
+        let halves = unsafe { Halves::from_raw(halves, 8 * WARP_THREADS as usize) };
+        // SAFETY: the launcher promises 8 words per thread; each thread writes its own.
+        let out = unsafe { Global::from_raw(out, 8 * WARP_THREADS as usize) };
+        memory::copies(input, halves, out);
+    }
+
     /// Loads of all kinds: plain, read-only, from a slice, then four words plain and read-only. One block
     /// of 64 threads, `input` of 4 words per thread aligned to 16 bytes, 11 words per thread.
     #[launch(max_threads = 64, min_blocks = 1, cluster = 1, arch = 80)]

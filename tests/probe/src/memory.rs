@@ -1,6 +1,6 @@
 //! Loads, stores, shared vectors and the conversion to half precision.
 
-use dsa_simt::{Carve, Global, Halves, Shared, block, f16_to_f32, f32_to_f16, grid, thread};
+use dsa_simt::{Carve, Global, Halves, Shared, block, copies, f16_to_f32, f32_to_f16, grid, thread};
 
 #[inline(always)]
 pub(crate) fn shared_vector(input: Global<u32>, out: Global<u32>) {
@@ -22,6 +22,25 @@ pub(crate) fn shared_vector(input: Global<u32>, out: Global<u32>) {
     if t == 0 {
         out.set(4 * threads as usize, carve.words_left());
     }
+}
+
+#[inline(always)]
+pub(crate) fn copies(input: Global<u32>, halves: Halves, out: Global<u32>) {
+    let threads = block::threads();
+    // SAFETY: the launch has 2048 bytes; each thread copies to its own four words of each half, and waits for the copy,
+    // and a barrier follows before others read.
+    let words: Shared<u32> = unsafe { Carve::dynamic().array(8 * threads) };
+    let t = thread::index();
+    let (own, later) = (4 * t, 4 * (threads + t));
+    input.copy4(own as usize, words, own);
+    copies::group();
+    halves.copy8(8 * t as usize, words, later);
+    copies::group();
+    copies::wait::<1>();
+    out.set4(8 * t as usize, words.get4(own));
+    copies::wait::<0>();
+    block::sync();
+    out.set4(8 * t as usize + 4, words.get4(4 * (2 * threads - 1 - t)));
 }
 
 #[inline(always)]
