@@ -44,6 +44,10 @@ struct Arguments {
     /// Launches wait until the one before them has ended, where they would otherwise start a little earlier.
     #[arg(long)]
     no_overlap: bool,
+    /// Time selections with wrong answers, too, which are marked as not exact: to measure what a stage of a kernel
+    /// costs by leaving it out (PTX in DSA_PTX).
+    #[arg(long)]
+    unproven: bool,
     /// How rows are selected (dsa_kernels::topk::Path); cells that the path cannot take are left out, and, with any
     /// other than auto, those of the compressor.
     #[arg(long, value_name = "PATH", default_value_t = SelectionPath::Auto)]
@@ -278,11 +282,13 @@ fn run_timed(
 ) -> Result<(), Failure> {
     let log = log(arguments, false)?;
     let is_cold = !arguments.quick && !arguments.hot;
-    let mut timed = Timed::new(device, cases, is_cold, variation, log, rivals)?;
+    let timed = Timed::new(device, cases, is_cold, variation, log, rivals)?;
+    let mut timed = timed.with_unproven(arguments.unproven);
     report.null_us = Some(timed.null_us()?);
     for (number, case) in cases.iter().enumerate() {
         let record = timed.run(case, |record| {
-            eprint!("[{}/{}] {case}: exact ({})", number + 1, cases.len(), record.path);
+            let verdict = if record.exact { "exact" } else { "NOT EXACT" };
+            eprint!("[{}/{}] {case}: {verdict} ({})", number + 1, cases.len(), record.path);
         });
         let times = [("hot", record.times.us_hot), ("cold", record.times.us_cold)];
         for (name, us) in times.into_iter().filter_map(|(name, us)| Some((name, us?))) {
