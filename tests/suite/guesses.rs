@@ -16,7 +16,7 @@ const LEN: u32 = 60_000;
 /// The row of which sampled elements are `sampled` and all others `other`, of a number each. The sample is one
 /// of vectors of `width` elements.
 fn planted(width: u32, wanted: u32, sampled: impl Fn(u32) -> f32, other: impl Fn(u32) -> f32) -> Vec<f32> {
-    let spread = Spread::of(LEN, LEN.div_ceil(width), width, wanted);
+    let spread = Spread::of(LEN, LEN.div_ceil(width), width, wanted, 0);
     let mut row: Vec<f32> = (0..LEN).map(other).collect();
     for number in 0..spread.vectors() {
         let first = (width * spread.vector(number)) as usize;

@@ -2,7 +2,7 @@
 //!
 //! On a GPU these tests repeat the launch instead: its scheduler is the one there is.
 
-use dsa_kernels::topk::{Path, TopKBuilder};
+use dsa_kernels::topk::{Path, ScoreType, TopKBuilder};
 use dsa_kernels::{Device, EmulatorOptions, Error};
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
@@ -47,7 +47,7 @@ fn sliced(seed: u64) -> BatchSpec {
 fn every_schedule_gives_the_right_set() {
     let first = seed(61);
     for seed in first..first + scaled(16, 20) {
-        let device = device_with(EmulatorOptions { seed, multiprocessors: 4, ..EmulatorOptions::default() });
+        let device = device_with(EmulatorOptions { seed, multiprocessors: 8, ..EmulatorOptions::default() });
         check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(4));
         check_with(&device, 2048, sliced(seed), |builder| builder.max_sms(8));
         assert_slices_worked(&device);
@@ -90,6 +90,56 @@ fn paths_without_co_residency_run_one_block_at_a_time() {
     assert_slices_worked(&device);
     // One multiprocessor, and so one block of the large path: alone in its group.
     check_with(&device, 2048, mixed(seed), |builder| builder.max_sms(1).path(Path::Large));
+}
+
+#[test]
+fn short_rows_share_blocks_beside_long_ones() {
+    let seed = seed(66);
+    let device = device_with(EmulatorOptions { seed, multiprocessors: 12, ..EmulatorOptions::default() });
+    // One to ten short rows and one or two long ones on twelve blocks, of which up to three are for the short ones.
+    let short = [5_000, 100, 16_300, 0, 2_500, 3_000, -1, 4_097, 64, 9_999];
+    for count in [1, 3, 4, 9, 10] {
+        for long in [&[60_000][..], &[50_000, 17_000]] {
+            let rows = 11.min(count + long.len()) - long.len();
+            let mut lengths = long.to_vec();
+            lengths.extend(&short[..rows]);
+            // Long ones first, last, and in the midst.
+            for turn in [0, 1, rows / 2] {
+                lengths.rotate_left(turn);
+                let spec = BatchSpec::new(Distribution::Normal, seed, 60_000, lengths.clone());
+                check_with(&device, 64, spec, |builder| builder.max_sms(12));
+                assert_slices_worked(&device);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_streamed_through_any_number_of_tiles() {
+    let seed = seed(67);
+    // Eight tiles for few rows, two for many, one on a device with little shared memory.
+    for (kib, lengths) in [
+        (227, vec![60_001, 30_000]),
+        (227, vec![60_001, 17_000, 40_002, 16_385, 20_003]),
+        (99, vec![60_001, 30_000]),
+        (99, vec![60_001, 17_000, 40_002, 16_385, 20_003]),
+    ] {
+        let options = EmulatorOptions {
+            seed,
+            multiprocessors: 2,
+            shared_bytes_per_block: kib << 10,
+            ..EmulatorOptions::default()
+        };
+        let device = device_with(options);
+        for (scores, offset) in [(ScoreType::F32, 1), (ScoreType::F32, 0), (ScoreType::Bf16, 3)] {
+            let spec = BatchSpec {
+                scores,
+                offset,
+                ..BatchSpec::new(Distribution::Normal, seed, 60_001, lengths.clone())
+            };
+            check_with(&device, 512, spec, |builder| builder.max_sms(2));
+        }
+    }
 }
 
 #[test]

@@ -16,15 +16,19 @@ use super::sampled::{self, Notes, SampledScratch};
 use super::scores::Scores;
 use super::slab::{Owners, Slab};
 use super::state::RowState;
+use super::stream::{self, Room};
 use super::{Batch, Options, RESIDENT_MAX_LEN, RESIDENT_PLACES, ascending, trivial};
 
-/// Bytes of dynamic shared memory of a launch whose longest row has `max_len` elements.
-pub const fn shared_bytes(max_len: u32) -> u32 {
+/// Bytes of dynamic shared memory of a launch whose longest row has `max_len` elements; rows in slices are streamed
+/// with `tiles` tiles at a time, one of [`DEPTHS`](stream::DEPTHS).
+pub const fn shared_bytes(max_len: u32, tiles: u32) -> u32 {
     let always = Scratch::BYTES + 4 * Desk::WORDS;
     if max_len <= RESIDENT_MAX_LEN {
         always
     } else {
-        always + 4 * (list::WORDS + Notes::WORDS + Owners::WORDS)
+        let streamed = stream::room_words(tiles);
+        let gathered = Owners::WORDS;
+        always + 4 * (list::WORDS + Notes::WORDS + if streamed > gathered { streamed } else { gathered })
     }
 }
 
@@ -66,7 +70,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
             let Part { row, len, .. } = desk.known_part();
             complete(&batch, options, row, len, outcome, bitmap(batch.max_len, carve, scratch), scratch);
         }
-        if block::count() >= batch.rows {
+        if !desk.has_next(&batch) {
             return;
         }
         block::sync();
@@ -131,11 +135,14 @@ fn stage<E: Element>(
             resident::select::<E, (Half, Half)>(scores, batch.k, options, scratch, out)
         }
     } else {
-        // SAFETY: rows of this length have shared memory for a list.
+        // SAFETY: rows of this length have shared memory for a list and what follows. The lists are gathered when the
+        // scores have come, in the same room.
         let sampled = unsafe {
             let list = List::carve(&mut carve);
-            let (notes, owners) = (Notes::carve(&mut carve), Owners::carve(&mut carve));
-            SampledScratch { scratch, list, notes, owners }
+            let notes = Notes::carve(&mut carve);
+            let (mut rest, mut the_same) = (carve, carve);
+            let (room, owners) = (Room::carve(&mut rest), Owners::carve(&mut the_same));
+            SampledScratch { scratch, list, notes, owners, room }
         };
         let shared = || {
             // Read again, and not held in registers until then.

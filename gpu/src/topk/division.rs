@@ -3,7 +3,9 @@
 //! With at least as many rows as blocks, each block takes one whole row after the other. With fewer, the blocks
 //! left over are divided among the long rows in proportion to their lengths, from the lengths themselves: a
 //! batch that is long on paper and short in fact, or has one long row among many short ones, still keeps all
-//! blocks busy. Every block computes the same division from the same lengths; nothing is communicated.
+//! blocks busy. Up to [`SHORT_ROWS`] short rows take less time than a slice of a long one, so that many short
+//! rows share blocks if there are long ones. Every block computes the same division from the same lengths; nothing
+//! is communicated.
 
 use dsa_simt::{Carve, Shared, block, opaque, thread};
 
@@ -34,10 +36,14 @@ pub struct Desk(Shared<u32>);
 
 /// Instead of the number of a row: there is none for the block.
 const NOTHING: u32 = u32::MAX;
+/// Most short rows of a block of a batch that has long ones, too: most parts on a desk.
+const SHORT_ROWS: u32 = 3;
+/// Words of a part.
+const PART: u32 = 4;
 
 impl Desk {
     /// Words of shared memory that [`Desk::carve`] takes, a multiple of 4.
-    pub const WORDS: u32 = 4;
+    pub const WORDS: u32 = SHORT_ROWS * PART;
 
     /// Takes its room from `carve`.
     ///
@@ -49,10 +55,26 @@ impl Desk {
         Self(unsafe { carve.array(Self::WORDS) })
     }
 
+    /// Puts a part on the desk, the one that is worked on at place 0.
     #[inline(always)]
-    fn put(self, part: Part) {
+    fn put(self, place: u32, part: Part) {
         const { assert!(MAX_SLICES <= u16::MAX as u32) };
-        self.0.set4(0, [part.row, part.len, part.number | part.slices << u16::BITS, part.first]);
+        let packed = part.number | part.slices << u16::BITS;
+        self.0.set4(PART * place, [part.row, part.len, packed, part.first]);
+    }
+
+    /// Puts a row on the desk that the block works on alone.
+    #[inline(always)]
+    fn put_row(self, place: u32, row: u32, len: u32) {
+        self.put(place, Part { row, len, number: 0, slices: 1, first: 0 });
+    }
+
+    /// Clears the places from `first` on. Called by one thread.
+    #[inline(always)]
+    fn clear(self, first: u32) {
+        for place in first..SHORT_ROWS {
+            self.put_row(place, NOTHING, 0);
+        }
     }
 
     /// The block's part, if there is one; after a block barrier.
@@ -69,12 +91,18 @@ impl Desk {
         Part { row, len, number: packed & 0xffff, slices: packed >> u16::BITS, first }
     }
 
+    /// Whether there may be long rows, so that blocks that have no row of their own are divided among them.
+    #[inline(always)]
+    fn may_divide<E: Element>(batch: &Batch<E>) -> bool {
+        batch.max_len > RESIDENT_PLACES
+    }
+
     /// Puts the block's first part on the desk; the batch has rows. Collective over the block; a block barrier
     /// before it is read.
     #[inline(always)]
     pub fn first<E: Element>(self, batch: &Batch<E>, sums: Sums) {
         let blocks = block::count();
-        let divided = batch.rows < blocks && batch.max_len > RESIDENT_PLACES;
+        let divided = batch.rows < blocks && Self::may_divide(batch);
         // A row to a thread, if there are fewer of them than blocks, of which there are at most as many as threads.
         let row = if divided { opaque(thread::index()) } else { block::index() };
         // Of the last row, if there is none of that number: without a branch.
@@ -85,52 +113,73 @@ impl Desk {
             let (number, slices) =
                 if divided { (block::index(), pieces(len).clamp(1, blocks)) } else { (0, 1) };
             let row = if row < batch.rows && number < slices { row } else { NOTHING };
-            self.put(Part { row, len, number, slices, first: 0 });
+            self.put(0, Part { row, len, number, slices, first: 0 });
+            if Self::may_divide(batch) {
+                self.clear(1);
+            }
         }
     }
 
-    /// Replaces the block's part by the next one. Collective over the block, between two block barriers.
+    /// Whether the block has a part after the one that it works on.
+    #[inline(always)]
+    pub fn has_next<E: Element>(self, batch: &Batch<E>) -> bool {
+        if batch.rows > block::count() {
+            self.0.get(0) + block::count() < batch.rows
+        } else {
+            Self::may_divide(batch) && self.0.get(PART) != NOTHING
+        }
+    }
+
+    /// Replaces the block's part by the next one, which there is. Collective over the block, between two block
+    /// barriers.
     #[inline(always)]
     pub fn next<E: Element>(self, batch: &Batch<E>) {
-        // Where rows are divided, nobody has more than one part.
-        let row = self.0.get(0) + block::count();
-        block::sync();
-        if thread::index() == 0 {
-            let (row, len) = if row < batch.rows { (row, batch.len(row)) } else { (NOTHING, 0) };
-            self.put(Part { row, len, number: 0, slices: 1, first: 0 });
+        if thread::index() > 0 {
+            return;
+        }
+        if batch.rows > block::count() {
+            let row = self.0.get(0) + block::count();
+            self.put_row(0, row, batch.len(row));
+        } else {
+            for place in 1..SHORT_ROWS {
+                self.0.set4(PART * (place - 1), self.0.get4(PART * place));
+            }
+            self.clear(SHORT_ROWS - 1);
         }
     }
 
     /// Divides the blocks among fewer rows, of which each thread has one, if there are enough.
     #[inline(always)]
     fn divide(self, row: u32, len: u32, rows: u32, sums: Sums) {
+        let (blocks, own_block) = (block::count(), opaque(block::index()));
+        if thread::index() == 0 {
+            self.clear(0);
+        }
         let exists = row < rows;
         let own = if exists { pieces(len) } else { 0 };
-        let (_, [all]) = sums.before([own]);
+        let is_short = exists && own == 0;
+        // With a block barrier, after which the desk is clear.
+        let ([_, shorter], [all, short]) = sums.before([own, u32::from(is_short)]);
+        // As many blocks to the long rows as they can use, if there are so many when the short ones share.
+        let for_long = all.min(blocks - short.div_ceil(SHORT_ROWS));
+        let for_short = blocks - for_long;
+        let round = u32::from(shorter >= for_short) + u32::from(shorter >= 2 * for_short);
+        if is_short && for_long + shorter - round * for_short == own_block {
+            self.put_row(round, row, len);
+        }
+        // Only short rows: nobody has a slice.
         if all == 0 {
-            // Only short rows: one to a block.
-            let own_row = opaque(block::index());
-            if own_row < rows {
-                if row == own_row {
-                    self.put(Part { row, len, number: 0, slices: 1, first: 0 });
-                }
-            } else if thread::index() == 0 {
-                self.put(Part { row: NOTHING, len: 0, number: 0, slices: 0, first: 0 });
-            }
             return;
         }
-        if thread::index() == 0 {
-            self.put(Part { row: NOTHING, len: 0, number: 0, slices: 0, first: 0 });
-        }
-        block::sync();
         // At most 512 blocks and 2^18 pieces: the product fits in 32 bits. Rounded down, so that the sum over
         // the rows is at most the number of blocks.
-        let extra = if own > 0 { (block::count() - rows) * own / all } else { 0 };
-        let slices = if exists { (1 + extra).min(own.max(1)) } else { 0 };
+        let extra = if own > 0 { (for_long - (rows - short)) * own / all } else { 0 };
+        let slices = if own > 0 { (1 + extra).min(own) } else { 0 };
+        block::sync();
         let ([first], _) = sums.before([slices]);
-        let number = block::index().wrapping_sub(first);
+        let number = own_block.wrapping_sub(first);
         if number < slices {
-            self.put(Part { row, len, number, slices, first });
+            self.put(0, Part { row, len, number, slices, first });
         }
     }
 }

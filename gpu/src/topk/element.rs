@@ -3,7 +3,7 @@
 //! Every score is selected by the number it stands for, as an f32: widening is exact and monotone, so that the
 //! paths have one kind of key.
 
-use dsa_simt::{Global, Halves, f16_to_f32, half_pair};
+use dsa_simt::{Global, Halves, Shared, f16_to_f32, half_pair};
 
 /// Words of a vector: 16 bytes, the widest access.
 pub const VECTOR_WORDS: u32 = 4;
@@ -32,6 +32,8 @@ pub trait Element: Copy {
     fn address(array: Self::Array) -> usize;
     /// The vector that begins with score `index`, at an address aligned to 16.
     fn vector(array: Self::Array, index: u32) -> [u32; 4];
+    /// Begins to copy that vector to the four words from `place` on of `to` ([`dsa_simt::copies`]).
+    fn copy_vector(array: Self::Array, index: u32, to: Shared<u32>, place: u32);
     /// A word whose lowest score is score `index`.
     fn word(array: Self::Array, index: u32) -> u32;
     /// Score `number` of a word.
@@ -71,6 +73,10 @@ impl Element for F32 {
     #[inline(always)]
     fn vector(array: Global<f32>, index: u32) -> [u32; 4] {
         array.get4_readonly(index as usize).map(f32::to_bits)
+    }
+    #[inline(always)]
+    fn copy_vector(array: Global<f32>, index: u32, to: Shared<u32>, place: u32) {
+        array.copy4(index as usize, to, place);
     }
     #[inline(always)]
     fn word(array: Global<f32>, index: u32) -> u32 {
@@ -124,6 +130,10 @@ macro_rules! sixteen_bits {
             #[inline(always)]
             fn vector(array: Halves, index: u32) -> [u32; 4] {
                 array.get8_readonly(index as usize)
+            }
+            #[inline(always)]
+            fn copy_vector(array: Halves, index: u32, to: Shared<u32>, place: u32) {
+                array.copy8(index as usize, to, place);
             }
             #[inline(always)]
             fn word(array: Halves, index: u32) -> u32 {

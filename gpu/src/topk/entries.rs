@@ -14,7 +14,7 @@ dsa_simt::kernels! {
     /// Top-k of every row by the fastest path.
     ///
     /// A grid of at most [`slab::MAX_SLICES`](super::slab::MAX_SLICES) blocks of
-    /// [`bins::THREADS`](super::bins::THREADS) threads, [`auto::shared_bytes`]`(max_len)` of dynamic shared
+    /// [`bins::THREADS`](super::bins::THREADS) threads, [`auto::shared_bytes`]`(max_len, tiles)` of dynamic shared
     /// memory. The parameters are the fields of [`Batch`] and [`Memory`], whose promises they keep, and the bits of
     /// [`Options`].
     #[launch(max_threads = 512, min_blocks = 2, cluster = 1, arch = 80)]

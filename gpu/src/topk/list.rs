@@ -9,7 +9,7 @@ use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::source::{Source, Tile, Visitor};
 
 /// Most elements of a list.
-pub const CAPACITY: u32 = 8192;
+pub const CAPACITY: u32 = 7680;
 /// Words of shared memory that [`List::carve`] takes.
 pub const WORDS: u32 = 2 * CAPACITY;
 

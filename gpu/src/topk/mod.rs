@@ -49,6 +49,7 @@ pub mod scores;
 pub mod slab;
 pub mod source;
 pub mod state;
+pub mod stream;
 pub mod team;
 pub mod trivial;
 

@@ -108,6 +108,12 @@ impl Counters {
         self.0.get(Self::TIES)
     }
 
+    /// A position for one winner.
+    #[inline(always)]
+    pub fn winner(self) -> u32 {
+        self.0.atomic(AtomicOp::Add, Self::WINNERS, 1)
+    }
+
     /// Positions for the lane's `winners`; collective over the warp.
     #[inline(always)]
     pub fn reserve_winners(self, winners: u32) -> u32 {

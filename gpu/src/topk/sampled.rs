@@ -3,9 +3,9 @@
 //!
 //! 1. A sample of 2,048 elements or more, spread over the row, gives a threshold that somewhat more
 //!    than k elements pass: about 1.5 to 2 k for k from 512 to 2,048.
-//! 2. The row is read once, by one block or in slices by several, all with the same threshold because all
-//!    take the same sample. What passes is listed: in shared memory by a block alone, in the workspace by
-//!    several ([`slab`](super::slab)).
+//! 2. The row is read once ([`stream`](super::stream)), by one block or in slices by several, all with the same
+//!    threshold because all take the same sample. What passes is listed: in shared memory by a block alone, in
+//!    the workspace by several ([`slab`](super::slab)).
 //! 3. The block that is done last, and waits for nobody, selects from the list ([`refine`]).
 //!
 //! If at least k elements are listed, and all that passed are, the k largest of the list are the k largest of
@@ -27,16 +27,17 @@ use super::key::{ABSENT, NAN, key, score};
 use super::list::{CAPACITY, List, RangeBins};
 use super::output::lowest_bit;
 use super::refine::{self, Alone, KeyRange, Narrowed, Outcome, Scratch};
-use super::scores::{SHARE, Scores, Share, index};
+use super::scores::{Scores, index};
 use super::slab::{Owners, Slab};
 use super::source::{Source, Tile, Visitor};
 use super::state::RowState;
+use super::stream::{Room, Stream};
 use super::{Options, ascending};
 
 /// Sampled elements that are expected to be among the k largest, at least.
 const EXPECTED: u64 = 16;
 /// The same for large k, where less slack is affordable: [`CAPACITY`] is not much more than k.
-const EXPECTED_LARGE_K: u64 = 100;
+const EXPECTED_LARGE_K: u64 = 160;
 const LARGE_K: u32 = 2048;
 
 /// What a block needs in shared memory.
@@ -50,6 +51,8 @@ pub struct SampledScratch {
     pub notes: Notes,
     /// What gathering the lists of several slices needs.
     pub owners: Owners,
+    /// Where the scores come to, before that.
+    pub room: Room,
 }
 
 /// Stages the indices of the `wanted` largest scores of `row`, together with the blocks that have its other
@@ -73,21 +76,20 @@ pub fn select<E: Element>(
     shared: impl Fn() -> (Part, RowState, Slab),
     sampled: SampledScratch,
 ) -> Outcome {
-    let SampledScratch { scratch, list, notes, owners } = sampled;
+    let SampledScratch { scratch, list, notes, owners, room } = sampled;
     let is_alone = part.slices == 1;
     let share = row.vectors().div_ceil(part.slices);
     let first = part.number * share;
     let end = row.vectors().min(first + share);
-    let read_tile = || row.share::<SHARE>(first, end, SHARE);
+    let stream = Stream::new(row, first, end, room);
     // On its way while the threshold is found.
-    let mut tile = read_tile();
-    let passing = guess(row, wanted, scratch, notes, || tile = read_tile());
+    let passing = guess(row, wanted, scratch, notes, || stream.begin());
     scratch.bins.zero();
     block::sync();
     let bins = || RangeBins::new(notes.range(), scratch.bins);
     // A block alone counts what it lists at once, while more of the row is on its way.
     let listing = Listing { list, scratch, bins: bins(), is_counted: is_alone };
-    collect(row, tile, first, end, passing, listing);
+    collect(stream, passing, listing);
     block::sync();
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();
@@ -157,7 +159,7 @@ impl Notes {
     }
 }
 
-/// Where what passes is listed, counted, and counted in bins.
+/// Where what passes is listed, and counted in bins.
 struct Listing {
     list: List,
     scratch: Scratch,
@@ -167,37 +169,33 @@ struct Listing {
 }
 
 impl Listing {
-    /// Lists an element, if there is room.
+    /// Lists an element.
     #[inline(always)]
-    fn add<E: Element>(&self, row: Scores<E>, place: u32, index: u32) {
-        if place < CAPACITY {
-            // Read again, from the cache: a register cannot be chosen at run time.
-            let score = row.get(index);
-            self.list.set(place, score, index);
-            if self.is_counted {
-                self.bins.add(true, score);
-            }
+    fn set(&self, place: u32, score: f32, index: u32) {
+        self.list.set(place, score, index);
+        if self.is_counted {
+            self.bins.add(true, score);
         }
     }
 }
 
 /// A score that, by a sample, somewhat more than `wanted` elements of the row are at or above; noted.
 ///
-/// Calls `after_effort` after a part that has use for all registers, which is seldom run. The bins are empty, and
-/// not in use any more afterwards. Collective over the block; a block barrier before the notes are read.
+/// Calls `meanwhile` while the sample is on its way. The bins are empty, and not in use any more afterwards.
+/// Collective over the block; a block barrier before the notes are read.
 #[inline(always)]
 fn guess<E: Element>(
     row: Scores<E>,
     wanted: u32,
     scratch: Scratch,
     notes: Notes,
-    mut after_effort: impl FnMut(),
+    meanwhile: impl Fn(),
 ) -> f32 {
     let Scratch { bins, extremes, .. } = scratch;
     let sample = Sample::of(row, wanted);
     let rank = sample.rank(wanted);
     let mut highest = 0;
-    sample.for_each_four_quickly(|[a, b, c, d]| {
+    sample.for_each_four_quickly(meanwhile, |[a, b, c, d]| {
         // Not NaN: the maximum of NaN and a number is the number.
         highest = highest.max(key(a.max(b).max(c.max(d))));
         let ((a, b), (c, d)) = (half::bins(half_pair(a, b)), half::bins(half_pair(c, d)));
@@ -226,7 +224,6 @@ fn guess<E: Element>(
             let above = if range.last == NAN { f32::NEG_INFINITY } else { score(range.last + 1) };
             (passing, crowded) = (above, range.last);
         }
-        after_effort();
     }
     if thread::index() == 0 {
         notes.0.set(Notes::PASSING, key(passing));
@@ -236,29 +233,34 @@ fn guess<E: Element>(
 }
 
 /// Which vectors of a row are sampled: one from each of equal stretches, at a different place in each, so that
-/// no period of the row is mistaken for the whole. Public because tests plant rows that mislead the sample.
+/// no period of the row is mistaken for the whole. If there are more than one for each thread, two that are read
+/// together, because they share a sector of 32 bytes. Public because tests plant rows that mislead the sample.
 #[derive(Clone, Copy)]
 pub struct Spread {
     /// A thread has one vector of the sample, doubled this often.
     doubled: u32,
     stretch: u32,
+    /// 1 if the row begins with the second vector of a sector.
+    odd: u32,
 }
 
 impl Spread {
-    /// For a row of `len` elements in `vectors` vectors of `per_vector`, of which `wanted` are selected.
+    /// For a row of `len` elements in `vectors` vectors of `per_vector`, of which `wanted` are selected; the first
+    /// vector is at byte address `address`.
     #[inline(always)]
-    pub fn of(len: u32, vectors: u32, per_vector: u32, wanted: u32) -> Self {
+    pub fn of(len: u32, vectors: u32, per_vector: u32, wanted: u32, address: u32) -> Self {
         let round = THREADS * per_vector;
         let expected = if wanted > LARGE_K { EXPECTED_LARGE_K } else { EXPECTED };
         // Powers of two: a division would take longer than the loop.
-        let mut doubled = 0;
+        let mut doubled = 0_u32;
         while (u64::from(wanted) * u64::from(round)) << doubled < expected * u64::from(len)
             && (8 * round) << (doubled + 1) <= len
         {
             doubled += 1;
         }
         // Neither the first nor the last vector: they may be partial.
-        Self { doubled, stretch: ((vectors - 2) / THREADS) >> doubled }
+        let stretch = ((vectors - 2) / THREADS) >> doubled.saturating_sub(1);
+        Self { doubled, stretch, odd: address / 16 % 2 }
     }
 
     /// Number of sampled vectors.
@@ -270,8 +272,13 @@ impl Spread {
     /// The vector of the row that is sampled vector `number`.
     #[inline(always)]
     pub fn vector(self, number: u32) -> u32 {
-        let within = u64::from(number.wrapping_mul(0x9e37_79b9)) * u64::from(self.stretch);
-        1 + number * self.stretch + (within >> 32) as u32
+        let Self { doubled, stretch, odd } = self;
+        let pairs = doubled.min(1);
+        let place = number >> pairs;
+        // A pair may begin one vector later, and ends another one later.
+        let within = u64::from(place.wrapping_mul(0x9e37_79b9)) * u64::from(stretch - 2 * pairs);
+        let vector = 1 + place * stretch + (within >> 32) as u32;
+        vector + ((vector + odd) % 2 + number % 2) * pairs
     }
 }
 
@@ -284,7 +291,8 @@ struct Sample<E: Element> {
 impl<E: Element> Sample<E> {
     #[inline(always)]
     fn of(row: Scores<E>, wanted: u32) -> Self {
-        Self { row, spread: Spread::of(row.len(), row.vectors(), E::PER_VECTOR, wanted) }
+        let address = E::address(row.array()) as u32;
+        Self { row, spread: Spread::of(row.len(), row.vectors(), E::PER_VECTOR, wanted, address) }
     }
 
     /// The rank in the sample that, all but certainly, `wanted` elements of the row are above or at.
@@ -300,9 +308,10 @@ impl<E: Element> Sample<E> {
         ((expected + 3.5 * root) as u32 + 2).min(round << self.spread.doubled)
     }
 
-    /// Calls `f` with the scores of the thread's vectors, four at a time; reads several vectors at once.
+    /// Calls `f` with the scores of the thread's vectors, four at a time; reads several vectors at once. Calls
+    /// `meanwhile` when the first ones are on their way.
     #[inline(always)]
-    fn for_each_four_quickly(&self, mut f: impl FnMut([f32; 4])) {
+    fn for_each_four_quickly(&self, meanwhile: impl Fn(), mut f: impl FnMut([f32; 4])) {
         let at_once = const { 4 / E::PER_WORD as usize };
         let mut first = 0;
         // The same for all threads: their numbers follow each other, and there are whole rounds of them.
@@ -311,8 +320,13 @@ impl<E: Element> Sample<E> {
             for i in 0..at_once {
                 let round = first + i as u32 * THREADS;
                 if round < self.spread.vectors() {
-                    vectors[i] = self.row.vector(self.spread.vector(round + opaque(thread::index())));
+                    // Opaque: read before what is done meanwhile begins.
+                    vectors[i] =
+                        self.row.vector(self.spread.vector(round + opaque(thread::index()))).map(opaque);
                 }
+            }
+            if first == 0 {
+                meanwhile();
             }
             for i in 0..at_once {
                 if first + (i as u32) * THREADS < self.spread.vectors() {
@@ -348,34 +362,23 @@ impl<E: Element> Source for Sample<E> {
     }
 }
 
-/// Lists what passes of the vectors `first..end`, and counts it in the counter of winners; what does not fit is
-/// only counted there. `tile` is the first tile. Collective over the block.
+/// Lists what passes, and counts it in the counter of winners; what does not fit is only counted there. Collective over
+/// the block.
 #[inline(always)]
-fn collect<E: Element>(
-    row: Scores<E>,
-    tile: Share<SHARE>,
-    mut first: u32,
-    end: u32,
-    passing: f32,
-    listing: Listing,
-) {
+fn collect<E: Element>(mut stream: Stream<E>, passing: f32, listing: Listing) {
     let counters = listing.scratch.counters;
-    let mut share = tile;
-    loop {
-        let mut passed = share.bits::<E>(|score| score >= passing);
-        if warp::any(warp::ALL, passed != 0) {
-            let mut place = counters.reserve_winners(passed.count_ones());
-            while passed != 0 {
-                listing.add(row, place, index::<E>(share.start, lowest_bit(passed)));
-                place += 1;
-                passed &= passed - 1;
+    while stream.has_tile() {
+        let tile = stream.tile();
+        let mut passed = tile.share.bits::<E>(|score| score >= passing);
+        while passed != 0 {
+            let bit = lowest_bit(passed);
+            let place = counters.winner();
+            if place < CAPACITY {
+                listing.set(place, tile.score(bit), index::<E>(tile.share.start, bit));
             }
+            passed &= passed - 1;
         }
-        first += SHARE as u32 * THREADS;
-        if first >= end {
-            break;
-        }
-        share = row.share::<SHARE>(first, end, SHARE);
+        stream.advance();
     }
 }
 

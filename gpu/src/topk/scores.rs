@@ -74,6 +74,18 @@ impl<E: Element> Scores<E> {
         (self.first_place() + self.len()).div_ceil(E::PER_VECTOR)
     }
 
+    /// The vector behind the last one that does not end behind the row.
+    #[inline(always)]
+    pub fn whole_vectors(self) -> u32 {
+        (self.first_place() + self.len()) / E::PER_VECTOR
+    }
+
+    /// Whether a vector that starts at index `start` lies wholly in the row.
+    #[inline(always)]
+    pub fn is_whole(self, start: u32) -> bool {
+        start < self.len().saturating_sub(E::PER_VECTOR - 1)
+    }
+
     /// Places of all vectors.
     #[inline(always)]
     pub fn places(self) -> u32 {
@@ -113,7 +125,7 @@ impl<E: Element> Scores<E> {
 
     /// A vector of which only some scores lie in the row, the first of all at index `start`.
     #[inline(always)]
-    fn partial_vector(self, start: u32) -> [u32; 4] {
+    pub fn partial_vector(self, start: u32) -> [u32; 4] {
         let mut words = [E::NO_SCORES; 4];
         let width = const { u32::BITS / E::PER_WORD };
         for w in 0..VECTOR_WORDS {

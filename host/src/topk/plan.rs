@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use dsa_kernels_gpu::topk::{self as kernels, auto, bins, cluster, origin, slab, state};
+use dsa_kernels_gpu::topk::{self as kernels, auto, bins, cluster, origin, slab, state, stream};
 use dsa_simt::Slot;
 
 use crate::check::{check_address, check_multiprocessors, check_range, check_shared_bytes};
@@ -34,9 +34,50 @@ pub struct Plan {
     limits: Limits,
     kernel: Variant,
     multiprocessors: u32,
-    /// Blocks of the kernels under `Path::Auto` that run at the same time, or fewer.
-    resident_blocks: u32,
+    /// How launches of few rows are made, at most one to a block, and how those of more are.
+    few: Shape,
+    many: Shape,
+}
+
+/// The blocks of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    /// Bytes of shared memory of each.
     shared_bytes: u32,
+    /// How many of them run at the same time, or fewer.
+    resident_blocks: u32,
+}
+
+impl Shape {
+    /// As many blocks as the device has room for, if they take `shared_bytes`.
+    fn of(shared_bytes: u32, limits: &Limits, device: &DeviceProperties) -> Self {
+        let fitting = device.shared_bytes_per_multiprocessor / (shared_bytes + DRIVER_SHARED_BYTES);
+        let resident_blocks = device
+            .multiprocessors
+            .saturating_mul(fitting.clamp(1, BLOCKS_PER_MULTIPROCESSOR))
+            .min(slab::MAX_SLICES)
+            // The device spreads blocks over as many multiprocessors as it can: one for each.
+            .min(limits.max_sms.unwrap_or(u32::MAX));
+        Self { shared_bytes, resident_blocks }
+    }
+
+    /// The blocks of `topk_f32` and its like, `blocks` to a multiprocessor if there is room: as many tiles of a row
+    /// as possible are on their way to each, but that short rows leave their memory to the first-level cache.
+    fn of_auto(blocks: u32, limits: &Limits, device: &DeviceProperties) -> Self {
+        let least = stream::DEPTHS[0];
+        let most = device.shared_bytes_per_block;
+        let share = (device.shared_bytes_per_multiprocessor / blocks).saturating_sub(DRIVER_SHARED_BYTES);
+        let depth = |bytes| {
+            let fits = |tiles: &u32| auto::shared_bytes(limits.max_len, *tiles) <= bytes;
+            stream::DEPTHS.into_iter().rfind(fits)
+        };
+        let tiles = if limits.max_len <= kernels::RESIDENT_PLACES {
+            least
+        } else {
+            depth(share.min(most)).or_else(|| depth(most)).unwrap_or(least)
+        };
+        Self::of(auto::shared_bytes(limits.max_len, tiles), limits, device)
+    }
 }
 
 /// The kernel that is launched, and what only it needs.
@@ -83,29 +124,37 @@ impl Plan {
             Path::Medium => origin(false, 0, u32::MAX),
             Path::Large => origin(true, 0, 0),
         };
-        let (needed, shared_bytes) = match kernel {
+        let alike = |shared_bytes| {
+            let shape = Shape::of(shared_bytes, &limits, device);
+            (shape, shape)
+        };
+        let (needed, (few, many)) = match kernel {
             Variant::Auto => {
-                let needed = auto::shared_bytes(limits.max_len);
-                (needed, needed)
+                let shape = |blocks| Shape::of_auto(blocks, &limits, device);
+                (
+                    auto::shared_bytes(limits.max_len, stream::DEPTHS[0]),
+                    (shape(1), shape(BLOCKS_PER_MULTIPROCESSOR)),
+                )
             }
-            Variant::Cluster(_) => (cluster::SHARED_BYTES, cluster::SHARED_BYTES),
-            Variant::Origin { teams: false, .. } => (origin::BLOCK_SHARED_BYTES, origin::BLOCK_SHARED_BYTES),
+            Variant::Cluster(_) => (cluster::SHARED_BYTES, alike(cluster::SHARED_BYTES)),
+            Variant::Origin { teams: false, .. } => {
+                (origin::BLOCK_SHARED_BYTES, alike(origin::BLOCK_SHARED_BYTES))
+            }
             Variant::Origin { teams: true, .. } => {
                 let most = origin::grid_shared_bytes(limits.max_len.min(MOST_KEPT).next_multiple_of(4));
-                (origin::grid_shared_bytes(0), most.min(device.shared_bytes_per_block / 16 * 16))
+                (origin::grid_shared_bytes(0), alike(most.min(device.shared_bytes_per_block / 16 * 16)))
             }
         };
         check_shared_bytes(device, needed)?;
         check_multiprocessors(device)?;
         let multiprocessors = device.multiprocessors.min(limits.max_sms.unwrap_or(u32::MAX));
-        let fitting = device.shared_bytes_per_multiprocessor / (shared_bytes + DRIVER_SHARED_BYTES);
-        let resident_blocks = device
-            .multiprocessors
-            .saturating_mul(fitting.clamp(1, BLOCKS_PER_MULTIPROCESSOR))
-            .min(slab::MAX_SLICES)
-            // The device spreads blocks over as many multiprocessors as it can: one for each.
-            .min(limits.max_sms.unwrap_or(u32::MAX));
-        Ok(Self { limits, kernel, multiprocessors, resident_blocks, shared_bytes })
+        Ok(Self { limits, kernel, multiprocessors, few, many })
+    }
+
+    /// How a launch for `rows` rows is made. With one block to a row and to a multiprocessor, more of a row is on its
+    /// way to each.
+    fn shape(&self, rows: u32) -> Shape {
+        if rows <= self.few.resident_blocks { self.few } else { self.many }
     }
 
     /// What the plan is for.
@@ -173,7 +222,7 @@ impl Plan {
     /// Most rows of a launch that has more blocks than rows because its rows are cut into slices.
     fn sliced_rows(&self) -> u32 {
         if self.kernel == Variant::Auto && self.pieces() > 1 {
-            (self.resident_blocks - 1).min(self.limits.max_rows)
+            (self.many.resident_blocks - 1).min(self.limits.max_rows)
         } else {
             0
         }
@@ -185,9 +234,10 @@ impl Plan {
     /// A binding of the caller's own may launch it without overlap; with overlap, only from PTX for `sm_90`
     /// or later, as [`LaunchConfig::overlap`] says.
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {
+        let Shape { shared_bytes, resident_blocks } = self.shape(rows);
         let (grid, block, cooperative) = match self.kernel {
             Variant::Auto => {
-                (self.resident_blocks.min(rows.max(1).saturating_mul(self.pieces())), bins::THREADS, false)
+                (resident_blocks.min(rows.max(1).saturating_mul(self.pieces())), bins::THREADS, false)
             }
             Variant::Cluster(size) => (rows.max(1).saturating_mul(size), bins::THREADS, false),
             // Without teams a block has no use for more than one row at a time.
@@ -200,7 +250,7 @@ impl Plan {
         let cluster = if let Variant::Cluster(size) = self.kernel { size } else { 1 };
         LaunchConfig::new(grid, block)
             .with_cluster(cluster)
-            .with_shared_bytes(self.shared_bytes)
+            .with_shared_bytes(shared_bytes)
             .with_cooperative(cooperative)
             .with_overlap(self.limits.overlap && matches!(self.kernel, Variant::Auto | Variant::Cluster(_)))
     }
@@ -414,9 +464,9 @@ mod tests {
         for (rows, slices, grid) in [
             (1, 16, 16),
             (8, 16, 128),
-            (16, 16, 256),
-            (64, 4, 264),
-            (132, 2, 264),
+            (16, 8, 132),
+            (64, 2, 132),
+            (132, 1, 132),
             (133, 1, 264),
             (10_000, 1, 264),
         ] {
@@ -534,12 +584,28 @@ mod tests {
     }
 
     #[test]
-    fn long_rows_have_as_many_blocks_as_the_shared_memory_of_the_device_has_room_for() {
-        let device = DeviceProperties { shared_bytes_per_multiprocessor: 100 << 10, ..h200() };
-        let plan = Plan::new(limits(), &device).unwrap();
-        assert_eq!(plan.launch_config(64).grid, 132);
-        let short = Plan::new(Limits { max_len: 8192, max_rows: 1000, ..limits() }, &device).unwrap();
-        assert_eq!(short.launch_config(1000).grid, 264);
+    fn long_rows_have_as_many_blocks_and_tiles_as_the_shared_memory_of_the_device_has_room_for() {
+        let device = |per_multiprocessor: u32, per_block: u32| DeviceProperties {
+            shared_bytes_per_multiprocessor: per_multiprocessor << 10,
+            shared_bytes_per_block: per_block << 10,
+            ..h200()
+        };
+        let limits = Limits { max_rows: 1000, ..limits() };
+        // The devices are those of compute capability 9.0, 8.0 and 12.0; blocks and tiles of few rows, then of many.
+        for (device, few, many) in [
+            (device(228, 227), (132, 8), (264, 2)),
+            (device(164, 163), (132, 2), (132, 2)),
+            (device(100, 99), (132, 1), (132, 1)),
+        ] {
+            let plan = Plan::new(limits, &device).unwrap();
+            for (rows, (blocks, tiles)) in [(132, few), (133, many), (1000, many)] {
+                let config = plan.launch_config(rows);
+                let expected = (blocks, auto::shared_bytes(limits.max_len, tiles));
+                assert_eq!((config.grid, config.shared_bytes), expected, "{rows} rows");
+            }
+            let short = Plan::new(Limits { max_len: 8192, ..limits }, &device).unwrap();
+            assert_eq!(short.launch_config(1000).grid, 264);
+        }
     }
 
     #[test]
