@@ -11,12 +11,11 @@ use dsa_kernels_gpu::topk::{MIN_SLICE, RESIDENT_PLACES};
 use dsa_simt::emu::{Launch, Memory, run_closure};
 use dsa_simt::{Carve, block, thread};
 
-/// Slices of each row that `blocks` blocks find on their desks, one part after the other, checked to be complete:
-/// each slice of each row once, and the slices of a row one after the other among all.
-fn slices(lengths: &[i32], blocks: u32) -> Vec<u32> {
+/// The parts that `blocks` blocks find on their desks, one after the other, each with its block.
+fn parts(lengths: &[i32], blocks: u32) -> Vec<(u32, Part)> {
     let memory = Memory::new();
     let batch = common::batch(&memory, lengths);
-    let found: Mutex<Vec<Part>> = Mutex::default();
+    let found: Mutex<Vec<(u32, Part)>> = Mutex::default();
     let mut launch = Launch::new(blocks, THREADS);
     launch.shared_bytes = 4 * (Desk::WORDS + Sums::WORDS);
     run_closure(&memory, "division", &launch, || {
@@ -28,9 +27,9 @@ fn slices(lengths: &[i32], blocks: u32) -> Vec<u32> {
             block::sync();
             let Some(part) = desk.part() else { return };
             if thread::index() == 0 {
-                found.lock().unwrap().push(part);
+                found.lock().unwrap().push((block::index(), part));
             }
-            if blocks >= batch.rows {
+            if !desk.has_next(&batch) {
                 return;
             }
             block::sync();
@@ -38,7 +37,22 @@ fn slices(lengths: &[i32], blocks: u32) -> Vec<u32> {
         }
     })
     .unwrap_or_else(|fault| panic!("{fault}"));
-    let mut found = found.into_inner().unwrap();
+    found.into_inner().unwrap()
+}
+
+/// Parts of the block that has most.
+fn most_parts(lengths: &[i32], blocks: u32) -> usize {
+    let mut counts = vec![0; blocks as usize];
+    for (block, _) in parts(lengths, blocks) {
+        counts[block as usize] += 1;
+    }
+    counts.into_iter().max().unwrap_or(0)
+}
+
+/// Slices of each row that `blocks` blocks find on their desks, checked to be complete: each slice of each row once, and
+/// the slices of a row one after the other among all.
+fn slices(lengths: &[i32], blocks: u32) -> Vec<u32> {
+    let mut found: Vec<Part> = parts(lengths, blocks).into_iter().map(|(_, part)| part).collect();
     found.sort_unstable_by_key(|part| (part.row, part.number));
     let mut next = found.iter();
     let mut taken = vec![false; blocks as usize];
@@ -78,7 +92,26 @@ fn blocks_that_short_rows_do_not_need_go_to_the_long_ones() {
     let mut expected = [1; 129];
     expected[77] = 160_000_u32.div_ceil(MIN_SLICE);
     assert_eq!(slices(&lengths, 264), expected);
-    assert_eq!(slices(&[131_072, 1_500, 6_000, 30_000], 16), [10, 1, 1, 3]);
+    assert_eq!(slices(&[131_072, 1_500, 6_000, 30_000], 16), [11, 1, 1, 3]);
+}
+
+#[test]
+fn short_rows_share_blocks_if_a_long_one_can_use_them() {
+    let mut lengths = [4_000; 129];
+    assert_eq!((slices(&lengths, 132), most_parts(&lengths, 132)), (vec![1; 129], 1));
+    // As many slices as it is worth, or as blocks are left when three short rows share one.
+    for (long, slices, parts) in [(160_000, 20, 2), (1 << 20, 89, 3)] {
+        lengths[77] = long;
+        assert_eq!(self::slices(&lengths, 132)[77], slices, "{long}");
+        assert_eq!(most_parts(&lengths, 132), parts, "{long}");
+    }
+    // The same with few blocks, for every number of short rows.
+    for short in 0..7 {
+        let mut lengths = vec![3_000; short];
+        lengths.push(60_000);
+        assert_eq!(slices(&lengths, 8)[short] as usize, 8 - short.div_ceil(3), "{short}");
+        assert!(most_parts(&lengths, 8) <= 3, "{short}");
+    }
 }
 
 #[test]
