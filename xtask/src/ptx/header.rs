@@ -204,8 +204,9 @@ mod tests {
     struct Tree(PathBuf);
 
     impl Tree {
-        fn new() -> Self {
-            let root = std::env::temp_dir().join(format!("xtask-hash-{}", std::process::id()));
+        /// `name` keeps tests apart that are threads of one process.
+        fn new(name: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("xtask-hash-{name}-{}", std::process::id()));
             for directory in ["simt/src/emu", "gpu/src/topk"] {
                 std::fs::create_dir_all(root.join(directory)).unwrap();
             }
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn the_hash_follows_what_reaches_the_device_and_nothing_else() {
-        let tree = Tree::new();
+        let tree = Tree::new("kinds");
         let first = tree.hash(80);
         assert_eq!(first.len(), "sha256:".len() + 64);
         assert_eq!(first, tree.hash(80));
@@ -273,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_hash_follows_the_own_backend_and_no_other() {
-        let tree = Tree::new();
+        let tree = Tree::new("backends");
         std::fs::create_dir_all(tree.0.join("gpu/rust-cuda/stand-in")).unwrap();
         let hash = |backend| source_hash(&tree.0, backend, &UNIT, 80).unwrap();
         let all = || [Backend::Stock, Backend::RustCuda, Backend::StandIn].map(hash);
@@ -294,7 +295,7 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_module_follows_nothing_of_its_siblings() {
-        let tree = Tree::new();
+        let tree = Tree::new("siblings");
         let topk = Unit { module: Some("topk"), ..UNIT };
         let hash = || source_hash(&tree.0, Backend::Stock, &topk, 80).unwrap();
         let first = hash();
