@@ -37,7 +37,7 @@ pub struct Desk(Shared<u32>);
 /// Instead of the number of a row: there is none for the block.
 const NOTHING: u32 = u32::MAX;
 /// Most short rows of a block of a batch that has long ones, too: most parts on a desk.
-const SHORT_ROWS: u32 = 3;
+pub const SHORT_ROWS: u32 = 3;
 /// Words of a part.
 const PART: u32 = 4;
 
