@@ -96,7 +96,7 @@ fn paths_without_co_residency_run_one_block_at_a_time() {
 fn short_rows_share_blocks_beside_long_ones() {
     let seed = seed(66);
     let device = device_with(EmulatorOptions { seed, multiprocessors: 12, ..EmulatorOptions::default() });
-    // One to ten short rows and one or two long ones on twelve blocks, of which up to three are for the short ones.
+    // One to ten short rows and one or two long ones on twelve blocks, of which up to four are for the short ones.
     let short = [5_000, 100, 16_300, 0, 2_500, 3_000, -1, 4_097, 64, 9_999];
     for count in [1, 3, 4, 9, 10] {
         for long in [&[60_000][..], &[50_000, 17_000]] {
