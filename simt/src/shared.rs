@@ -44,6 +44,13 @@ impl Carve {
         self.next = self.next.next_multiple_of(bytes).min(self.end);
     }
 
+    /// Cuts off the last `len` words of what is left, a multiple of 4; of what the launch has, if that is less.
+    #[inline(always)]
+    pub fn cut_end(&mut self, len: u32) -> Self {
+        let start = self.next.max(self.end.saturating_sub(len * 4));
+        Self { next: start, end: core::mem::replace(&mut self.end, start) }
+    }
+
     /// Words that are left.
     #[inline(always)]
     pub fn words_left(self) -> u32 {
@@ -65,6 +72,14 @@ impl<T: Word> Shared<T> {
     #[allow(clippy::len_without_is_empty)]
     pub fn len(self) -> u32 {
         self.len
+    }
+
+    /// The `len` words from `first` on, a multiple of 4.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn part(self, first: u32, len: u32) -> Self {
+        Active::check_index(Space::Shared, first as usize, len as usize, self.len as usize);
+        Self { start: self.start + first * 4, len, element: PhantomData }
     }
 
     /// Reads word `index`.

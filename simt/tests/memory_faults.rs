@@ -52,6 +52,23 @@ fn carving_more_shared_memory_than_there_is_is_reported() {
     }
 }
 
+#[test]
+fn a_part_that_ends_behind_its_array_is_reported() {
+    let line = Line::default();
+    let launch = Launch::new(1, 1).with_shared_bytes(400);
+    for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "part", launch, || {
+            // SAFETY: the emulator checks every access.
+            let words = unsafe { Carve::dynamic().array::<u32>(64) };
+            here!(line, words.part(48, 17));
+        })
+    }) {
+        let target = Target::Index { space: Space::Shared, index: 48, count: 17, length: 64 };
+        assert_eq!(fault.kind, FaultKind::OutOfBounds { target });
+        assert_eq!(lines(&fault).0, line.get());
+    }
+}
+
 /// A kernel that believes its array of 16 words has 1000.
 fn overlong(
     memory: &Memory,

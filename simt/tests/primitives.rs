@@ -142,6 +142,31 @@ fn shared_memory_holds_words_and_vectors() {
 }
 
 #[test]
+fn shared_memory_is_cut_from_both_ends_and_arrays_have_parts() {
+    let launch = Launch::new(1, 32).with_shared_bytes(1024);
+    let values = per_thread(&launch, || {
+        let mut carve = Carve::dynamic();
+        let mut last = carve.cut_end(64);
+        assert_eq!((carve.words_left(), last.words_left()), (192, 64));
+        // SAFETY: the emulator checks every access.
+        let (words, others): (Shared<u32>, Shared<u32>) = unsafe { (carve.array(192), last.array(64)) };
+        let (low, high) = (words.part(0, 32), words.part(160, 32));
+        let t = thread::index();
+        low.set(t, t);
+        high.set(t, 100 + t);
+        others.set(t, 200 + t);
+        block::sync();
+        assert_eq!((words.get(31 - t), words.get(191 - t)), (31 - t, 131 - t));
+        assert_eq!((low.len(), high.part(16, 16).get(0)), (32, 116));
+        // Of what is left, if more is asked for.
+        let mut rest = Carve::dynamic();
+        assert_eq!((rest.cut_end(1000).words_left(), rest.words_left()), (256, 0));
+        others.get(t)
+    });
+    assert_eq!(values, (200..232).collect::<Vec<_>>());
+}
+
+#[test]
 fn shared_atomics_update_one_after_the_other() {
     let launch = Launch::new(1, 96).with_shared_bytes(64);
     let values = per_thread(&launch, || {

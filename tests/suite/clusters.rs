@@ -15,7 +15,8 @@ fn ordered(builder: TopKBuilder) -> TopKBuilder {
 }
 
 /// Limits for which a plan for few multiprocessors has clusters of 2, 4, 8 and 16 blocks.
-const SIZES: [(usize, usize, u32); 4] = [(2, 17_001, 2), (1, 34_005, 4), (1, 70_007, 8), (1, 140_009, 16)];
+const SIZES: [(usize, usize, u32); 5] =
+    [(2, 17_001, 2), (1, 34_005, 4), (1, 70_007, 8), (5, 70_007, 16), (1, 140_009, 4)];
 
 #[test]
 fn clusters_of_every_size_are_exact_on_every_distribution() {
@@ -23,7 +24,8 @@ fn clusters_of_every_size_are_exact_on_every_distribution() {
     let device = device(seed);
     for (rows, len, size) in SIZES {
         let spec = |distribution| BatchSpec::full(distribution, seed, len, rows);
-        let planned = selector(&device, 2048, &spec(Distribution::Normal), forced).topk.plan().slices(1);
+        let planned =
+            selector(&device, 2048, &spec(Distribution::Normal), forced).topk.plan().slices(rows as u32);
         // A GPU has room for larger ones.
         assert!(planned == scaled(size, planned), "{planned} blocks for {rows} x {len}");
         for &distribution in Distribution::ALL {
@@ -31,6 +33,29 @@ fn clusters_of_every_size_are_exact_on_every_distribution() {
         }
         for distribution in [Distribution::Normal, Distribution::AllEqual, Distribution::SortedDown] {
             check_with(&device, 512, spec(distribution), ordered);
+        }
+    }
+}
+
+/// Rows that are too long for the registers of two blocks, and so many that no cluster has more.
+#[test]
+fn slices_that_are_too_long_for_registers_are_streamed() {
+    let seed = seed(145);
+    let device = device(seed);
+    let (rows, len) = scaled((2, 65_603), (64, 70_003));
+    let spec = |distribution| BatchSpec::full(distribution, seed, len, rows);
+    let plan = selector(&device, 2048, &spec(Distribution::Normal), forced).topk.plan().clone();
+    assert_eq!((plan.slices(rows as u32), plan.path_of(len as u32)), (2, Path::Cluster));
+    for &distribution in Distribution::ALL {
+        check_with(&device, 2048, spec(distribution), forced);
+        check_with(&device, 4096, spec(distribution), ordered);
+    }
+    let lengths = [0, 512, 513, 8_192, 16_385, 32_768, 32_769, 40_000, 65_600, i32::MAX];
+    for scores in [ScoreType::F32, ScoreType::F16, ScoreType::Bf16] {
+        for lengths in lengths.chunks(rows) {
+            let spec = BatchSpec::new(Distribution::Normal, seed, len, lengths.to_vec()).with_scores(scores);
+            check_with(&device, 512, spec.clone(), forced);
+            check_with(&device, 512, spec.with_distributions(Distribution::ALL), ordered);
         }
     }
 }
@@ -48,7 +73,7 @@ fn rows_of_all_lengths_share_a_launch_of_clusters() {
 }
 
 #[test]
-fn slices_that_are_too_long_for_registers_are_read_again() {
+fn slices_that_are_too_long_for_the_registers_of_the_largest_cluster_are_streamed() {
     let seed = seed(143);
     let device = device(seed);
     // 16 blocks have registers for 262,144 elements.

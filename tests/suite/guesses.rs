@@ -1,4 +1,4 @@
-//! Rows that mislead the sample of the path `sampled`: the answer is right all the same.
+//! Rows that mislead the sample of the path `sampled`, and that of clusters: the answer is right all the same.
 
 use dsa_kernels::Device;
 use dsa_kernels::topk::{Order, Path, ScoreType, Ties, TopKBuilder};
@@ -11,7 +11,8 @@ use dsa_kernels_tests::scores;
 
 use crate::support::{build, device, scaled, seed, selector};
 
-const LEN: u32 = 60_000;
+/// Too long for the registers of the clusters that are asked for, and a multiple of all vectors.
+const LEN: u32 = 70_016;
 
 /// The row of which sampled elements are `sampled` and all others `other`, of a number each. The sample is one
 /// of vectors of `width` elements.
@@ -27,24 +28,29 @@ fn planted(width: u32, wanted: u32, sampled: impl Fn(u32) -> f32, other: impl Fn
     row
 }
 
-/// Selects from `rows` copies of a row: in slices if there are few, by one block each if there are many.
+/// Selects from `rows` copies of a row: on the path sampled in slices if there is one, by one block each if there are many;
+/// or by clusters of two blocks.
 fn check(
     device: &Device,
     row: &[f32],
     kind: ScoreType,
     wanted: u32,
-    rows: u32,
+    (path, rows): (Path, u32),
     configure: impl FnOnce(TopKBuilder) -> TopKBuilder,
 ) -> Result<(), RunError> {
     let spec = BatchSpec::full(Distribution::Normal, 0, row.len(), rows as usize).with_scores(kind);
     let mut batch = build(spec);
     let rounded: Vec<f32> = row.iter().map(|&score| scores::rounded(kind, score)).collect();
     batch.scores.chunks_exact_mut(row.len()).for_each(|to| to.copy_from_slice(&rounded));
-    let sampled = |builder: TopKBuilder| configure(builder.path(Path::Sampled));
-    let mut selector = selector(device, wanted as usize, &batch.spec, sampled);
+    let forced = |builder: TopKBuilder| configure(builder.path(path));
+    let mut selector = selector(device, wanted as usize, &batch.spec, forced);
     let plan = selector.topk.plan();
-    assert_eq!(plan.path_of(LEN), Path::Sampled);
-    assert_eq!(plan.slices(rows) > 1, rows == 1);
+    assert_eq!(plan.path_of(LEN), path);
+    if path == Path::Cluster {
+        assert_eq!(plan.slices(rows), 2);
+    } else {
+        assert_eq!(plan.slices(rows) > 1, rows == 1);
+    }
     selector.check(&batch)
 }
 
@@ -78,9 +84,10 @@ const F32: Width = Width(4);
 fn check_all(rows: Vec<Planted>, kind: ScoreType, configure: impl Fn(TopKBuilder) -> TopKBuilder) {
     let device = device(seed(101));
     for Planted { name, wanted, row } in rows {
-        for copies in [1, scaled(5, 140)] {
-            check(&device, &row, kind, wanted, copies, &configure)
-                .unwrap_or_else(|error| panic!("{name} in {kind}, {copies} rows: {error}"));
+        let few = (Path::Sampled, 1);
+        for (path, copies) in [few, (Path::Sampled, scaled(5, 140)), (Path::Cluster, scaled(2, 64))] {
+            check(&device, &row, kind, wanted, (path, copies), &configure)
+                .unwrap_or_else(|error| panic!("{name} in {kind}, {copies} rows on {path}: {error}"));
         }
     }
 }

@@ -50,6 +50,7 @@ mod compress_prefill;
 mod compress_running;
 mod compress_store;
 mod compress_support;
+mod crowded;
 mod errors;
 mod exactness;
 mod graphs;

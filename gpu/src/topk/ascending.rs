@@ -40,24 +40,31 @@ pub fn tile_place<E: Element>(place: u32) -> (u32, u32) {
     (vector % THREADS, 1 << number)
 }
 
-/// Stages, in their order, the indices of what is marked in a tile whose first index is `-first_place`.
+/// Stages, in their order, the indices of what is marked in a tile whose first index is `-first_place`: the first
+/// `per_thread` bits of each thread's word, a power of two, at least as many as a vector has scores.
 ///
 /// Collective over the block, after a barrier that ends the marking; another one before what is staged is read.
 #[inline(always)]
-pub fn stage_tile<E: Element>(marks: Shared<u32>, first_place: u32, staged: Staged, sums: Sums) {
-    // Of 32 neighbouring places, the threads that hold them and where they have them in their words.
-    let vectors = const { u32::BITS / E::PER_VECTOR };
-    let threads = const { THREADS / (u32::BITS / E::PER_VECTOR) };
+pub fn stage_tile<E: Element>(
+    marks: Shared<u32>,
+    per_thread: u32,
+    first_place: u32,
+    staged: Staged,
+    sums: Sums,
+) {
+    // Of as many neighbouring places, the threads that hold them and where they have them in their words.
+    let vectors = per_thread / E::PER_VECTOR;
+    let threads = const { THREADS.ilog2() } - vectors.ilog2();
     let thread = opaque(thread::index());
-    let shift = thread / threads * E::PER_VECTOR;
-    let first = thread % threads * vectors;
+    let shift = (thread >> threads) * E::PER_VECTOR;
+    let first = (thread & ((1 << threads) - 1)) * vectors;
     let mut bits = 0;
     for i in 0..vectors {
         let own = marks.get(first + i) >> shift & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
         bits |= own << (i * E::PER_VECTOR);
     }
     let ([before], _) = sums.before([bits.count_ones()]);
-    let start = (thread * u32::BITS).wrapping_sub(first_place);
+    let start = (thread * per_thread).wrapping_sub(first_place);
     staged.set_bits(bits, before, |bit| start.wrapping_add(bit));
 }
 

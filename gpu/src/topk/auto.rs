@@ -17,7 +17,7 @@ use super::scores::Scores;
 use super::slab::{Owners, Slab};
 use super::state::RowState;
 use super::stream::{self, Room};
-use super::{Batch, Options, RESIDENT_MAX_LEN, RESIDENT_PLACES, ascending, trivial};
+use super::{Batch, Options, RESIDENT_MAX_LEN, RESIDENT_PLACES, ascending, crowded, trivial};
 
 /// Bytes of dynamic shared memory of a launch whose longest row has `max_len` elements; rows in slices are streamed
 /// with `tiles` tiles at a time, one of [`DEPTHS`](stream::DEPTHS).
@@ -79,7 +79,8 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
     }
 }
 
-/// Refines and sorts the output of a row as the outcome of its path and the options want it, and writes it.
+/// Refines and sorts the output of a row as the outcome of its path and the options want it, and writes it. Here, once for
+/// all paths, and not where a path finds a bin crowded: what is rare costs the others time if it lies among them.
 ///
 /// `bitmap` is memory for sorting. Collective over the block.
 #[inline(always)]
@@ -93,6 +94,13 @@ pub(super) fn complete<E: Element>(
     scratch: Scratch,
 ) {
     let scores = Scores::<E>::new(batch.scores(row, len));
+    if outcome == Outcome::Crowded && scores.places() <= crowded::MOST_PLACES {
+        let out = || OutRow::new(batch, row, scores);
+        outcome = crowded::select(scores, batch.k, options, scratch, out);
+        if outcome == Outcome::Done {
+            return;
+        }
+    }
     if outcome == Outcome::Crowded {
         refine::select(&scores, batch.k, options.lowest_indices(), scratch);
         outcome = Outcome::Staged;

@@ -39,6 +39,12 @@ impl Candidates {
         unsafe { Self { keys: carve.array(capacity), indices: carve.array(capacity) } }
     }
 
+    /// In the first [`words`]`(capacity)` of `words`.
+    #[inline(always)]
+    pub fn within(words: Shared<u32>, capacity: u32) -> Self {
+        Self { keys: words.part(0, capacity), indices: words.part(capacity, capacity) }
+    }
+
     /// Writes place `number` of the list.
     #[inline(always)]
     pub fn add(self, number: u32, key: u32, index: u32) {
@@ -109,15 +115,14 @@ impl Candidates {
         // A warp to a few candidates at once, whose comparisons do not wait for each other; a lane to each of
         // the others.
         const AT_ONCE: u32 = 4;
-        let warps = const { T / warp::SIZE };
         let lane = opaque(thread::lane());
-        let mut first = first + thread::warp();
+        let mut first = first + thread::warp() * AT_ONCE;
         // One number to compare: higher keys first, then lower indices.
         let place = |(key, index): (u32, u32)| u64::from(key) << u32::BITS | u64::from(!index);
         while first < end {
             let mut candidates = [0; AT_ONCE as usize];
             for i in 0..AT_ONCE {
-                candidates[i as usize] = place(self.get((first + i * warps).min(end - 1)));
+                candidates[i as usize] = place(self.get((first + i).min(end - 1)));
             }
             let mut before = [0; AT_ONCE as usize];
             let mut other = lane;
@@ -128,13 +133,19 @@ impl Candidates {
                 }
                 other += warp::SIZE;
             }
+            // A lane to each of the warp's candidates.
+            let mut rank = 0;
             for i in 0..AT_ONCE {
                 let before = warp::reduce_add(warp::ALL, before[i as usize]);
-                if lane == 0 && first + i * warps < end && before < wanted {
-                    put(before, !(candidates[i as usize] as u32));
+                if lane == i {
+                    rank = before;
                 }
             }
-            first += AT_ONCE * warps;
+            let own = first + lane;
+            if lane < AT_ONCE && own < end && rank < wanted {
+                put(rank, self.indices.get(own));
+            }
+            first += const { AT_ONCE * (T / warp::SIZE) };
         }
     }
 }

@@ -12,7 +12,7 @@
 //! So blocks wait for each other twice, by the barrier of the hardware, and the row is read once. A
 //! cluster is started as a whole: nobody waits for a block that cannot run. If the bin is crowded, its keys are told
 //! apart by [`refine::narrow`] over all slices at once, which are read again, from the cache they have come through.
-//! So are slices that are too long for registers.
+//! Slices that are too long for registers are left to [`sampled_cluster`].
 //!
 //! Rows that one block has in its registers at its best are left to the first block.
 //!
@@ -31,14 +31,32 @@ use super::output::{Counters, OutRow, Staged, lowest_bit};
 use super::prefix::Sums;
 use super::refine::{self, KeyRange, Merge, Narrowed, Outcome, Scratch};
 use super::resident::{self, Held, Pairs};
+use super::sampled_cluster::{self, Streamed};
 use super::scores::{Scores, Slice, index};
 use super::source::{Source, Tile, Visitor};
+use super::stream;
 use super::{Batch, Options, RESIDENT_PLACES, ascending};
 
 /// Most blocks of a cluster.
 pub const MAX_BLOCKS: u32 = 16;
-/// Bytes of dynamic shared memory of each block.
-pub const SHARED_BYTES: u32 = Scratch::BYTES + 4 * Team::WORDS;
+/// Bytes of dynamic shared memory of each block of clusters of `size` blocks, if the longest row has `max_len` elements.
+/// Slices that are too long for registers are streamed with `tiles` tiles at a time, one of [`DEPTHS`](stream::DEPTHS).
+pub const fn shared_bytes(max_len: u32, size: u32, tiles: u32) -> u32 {
+    let always = Scratch::BYTES + 4 * Team::TALLY;
+    if is_held(max_len, size) {
+        always + 4 * Team::WORDS
+    } else {
+        let streamed = stream::room_words(tiles);
+        let placed = Team::WORDS;
+        always + 4 * (Streamed::LISTED + if streamed > placed { streamed } else { placed })
+    }
+}
+
+/// Whether the slices of all rows of up to `max_len` elements fit in the registers of clusters of `size` blocks; of the
+/// longest ones perhaps only if they start at an address aligned to 16 bytes.
+pub const fn is_held(max_len: u32, size: u32) -> bool {
+    max_len <= size * RESIDENT_PLACES
+}
 
 /// The body of the entry points `topk_f32_cluster` and its like: one cluster for each row.
 ///
@@ -47,10 +65,12 @@ pub const SHARED_BYTES: u32 = Scratch::BYTES + 4 * Team::WORDS;
 #[inline(always)]
 pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     let mut carve = Carve::dynamic();
-    // SAFETY: the launch has `SHARED_BYTES` of shared memory.
+    // SAFETY: the launch has `shared_bytes` of shared memory.
     let (scratch, team) = unsafe {
         let scratch = Scratch::carve(&mut carve);
-        (scratch, Team::carve(&mut carve, scratch))
+        let tally = carve.array(Team::TALLY);
+        // Where the tiles come to, too.
+        (scratch, Team::carve(&mut { carve }, tally, scratch))
     };
     scratch.start();
     team.start();
@@ -81,26 +101,32 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     }
     let slice = own_slice(scores);
     type Half = Pairs<8>;
+    let will_any_do = !is_ascending && !options.lowest_indices();
     // The same for all blocks of the cluster.
     let places = share(slice.row) * E::PER_VECTOR;
     let outcome = if places <= RESIDENT_PLACES / 2 {
         select::<E, Half>(slice, batch.k, is_ascending, scratch, team)
     } else if places <= RESIDENT_PLACES {
         select::<E, (Half, Half)>(slice, batch.k, is_ascending, scratch, team)
+    } else if !is_held(batch.max_len, cluster::size()) {
+        // SAFETY: then the launch has room for a list, and before it for the tiles. What is staged and listed at the end
+        // comes into the room of the tiles, of which none is on its way then.
+        let streamed = unsafe { Streamed::carve(&mut carve) };
+        sampled_cluster::select(slice, batch.k, will_any_do, scratch, team, streamed)
     } else {
         let range = KeyRange { first: NAN, last: u32::MAX };
         scratch.note(Narrowed { range, above: 0, count: Narrowed::UNCOUNTED });
         Outcome::Crowded
     };
     if outcome == Outcome::Crowded {
-        refine_slice(slice, batch.k, scratch, team);
+        refine_slice(&slice, slice, batch.k, false, scratch, team);
     }
     finish(&batch, row, slice, is_ascending, outcome, scratch, team);
 }
 
 /// Up to this many elements are ranked by comparing all pairs, which all blocks do together.
 #[inline(always)]
-fn most_ranked() -> u32 {
+pub(super) fn most_ranked() -> u32 {
     (128 * cluster::size()).clamp(512, MOST_RANKED)
 }
 
@@ -111,6 +137,13 @@ const MOST_RANKED: u32 = 1536;
 #[inline(always)]
 fn share<E: Element>(row: Scores<E>) -> u32 {
     part(row.vectors())
+}
+
+/// Scores of a slice that a thread holds, if it is not too long for that.
+#[inline(always)]
+fn held<E: Element>(row: Scores<E>) -> u32 {
+    let places = share(row) * E::PER_VECTOR;
+    (if places <= RESIDENT_PLACES / 2 { RESIDENT_PLACES / 2 } else { RESIDENT_PLACES }) / THREADS
 }
 
 /// A block's part of `count`, rounded up.
@@ -184,15 +217,24 @@ fn first_index<E: Element>(slice: Slice<E>) -> u32 {
     ((slice.first + opaque(thread::index())) * E::PER_VECTOR).wrapping_sub(slice.row.first_place())
 }
 
-/// As [`select`], for any distribution and slices of any length. What is known of the k-th largest was noted.
+/// As [`select`], for any distribution: from `source`, in which all elements of the slice are that can be among the
+/// k largest. What is known of the k-th largest was noted. Of the elements equal to it those with the lowest indices are
+/// taken, which are looked for in the slice, unless `will_any_do`.
 ///
 /// Collective over the cluster; begins with a block barrier.
 #[inline(always)]
-fn refine_slice<E: Element>(slice: Slice<E>, wanted: u32, scratch: Scratch, team: Team) {
+pub(super) fn refine_slice<E: Element>(
+    source: &impl Source,
+    slice: Slice<E>,
+    wanted: u32,
+    will_any_do: bool,
+    scratch: Scratch,
+    team: Team,
+) {
     let Scratch { counters, sums, .. } = scratch;
     block::sync();
     let known = scratch.noted();
-    let narrowed = refine::narrow(&slice, known, wanted, most_ranked(), scratch, &team);
+    let narrowed = refine::narrow(source, known, wanted, most_ranked(), scratch, &team);
     let Narrowed { range, above, count } = narrowed;
     if thread::index() == 0 {
         counters.start(0, 0);
@@ -203,7 +245,7 @@ fn refine_slice<E: Element>(slice: Slice<E>, wanted: u32, scratch: Scratch, team
     let is_settled = are_all_wanted || are_equal;
     scratch.note(if is_settled { Narrowed { range, above: wanted, count: 0 } } else { narrowed });
     block::sync();
-    slice.visit(&mut Emit {
+    source.visit(&mut Emit {
         counters,
         staged: team.staged(),
         listed: team.listed,
@@ -214,11 +256,21 @@ fn refine_slice<E: Element>(slice: Slice<E>, wanted: u32, scratch: Scratch, team
     if !are_equal {
         return;
     }
-    // As many of the equal ones as are wanted, the lowest indices first.
-    let before = team.equal_before(counters);
+    block::sync();
+    let (before, _) = team.equal_before(counters.ties());
     let first = counters.winners();
     let end = first + (wanted - above).saturating_sub(before);
     let staged = team.staged();
+    if will_any_do {
+        let end = end.min(first + counters.ties());
+        block::sync();
+        source.visit(&mut EmitEqual { counters, staged, key: range.first, end });
+        block::sync();
+        if thread::index() == 0 {
+            counters.start(end, 0);
+        }
+        return;
+    }
     let next = ascending::stage_equal(slice, range.first, first, end, staged, sums);
     block::sync();
     if thread::index() == 0 {
@@ -258,6 +310,28 @@ impl Visitor for Emit {
             if ties >> element & 1 != 0 {
                 self.listed.add(tie, tile.keys[element], tile.index(element as u32));
                 tie += 1;
+            }
+        }
+    }
+}
+
+/// Stages elements with a key behind the winners, as far as `end`.
+struct EmitEqual {
+    counters: Counters,
+    staged: Staged,
+    key: u32,
+    end: u32,
+}
+
+impl Visitor for EmitEqual {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
+        for element in 0..N {
+            if tile.keys[element] == self.key {
+                let position = self.counters.winner();
+                if position < self.end {
+                    self.staged.set(position, tile.index(element as u32));
+                }
             }
         }
     }
@@ -321,7 +395,7 @@ fn finish<E: Element>(
     let own = own + team.tally.get(Team::OWN);
     if is_marked {
         let before_tile = slice.row.first_place().wrapping_sub(slice.first * E::PER_VECTOR);
-        ascending::stage_tile::<E>(words, before_tile, staged, sums);
+        ascending::stage_tile::<E>(words, held(slice.row), before_tile, staged, sums);
     } else {
         ascending::sort(staged, own, slice.row.len(), bins.words(), sums);
     }
@@ -332,12 +406,12 @@ fn finish<E: Element>(
 
 /// What the blocks of a cluster share, each with its own copy in its shared memory.
 #[derive(Clone, Copy)]
-struct Team {
+pub struct Team {
     /// For staging, because others read the bins.
     staged: Shared<u32>,
     /// What the block lists, to be ranked.
-    listed: Candidates,
-    /// What is listed by all blocks.
+    pub(super) listed: Candidates,
+    /// What is listed by all blocks, where the bins were.
     gathered: Candidates,
     tally: Shared<u32>,
     words: Shared<u32>,
@@ -346,7 +420,8 @@ struct Team {
 
 impl Team {
     /// Words of shared memory that [`Team::carve`] takes.
-    const WORDS: u32 = Staged::WORDS + 2 * candidates::words(MOST_RANKED) + Self::TALLY;
+    const WORDS: u32 = Staged::WORDS + candidates::words(MOST_RANKED);
+    /// Words of the tally.
     const TALLY: u32 = 2 * MAX_BLOCKS + 4;
     /// In the tally, from here on: for each block, what it has staged, and in the upper half of the word what it has
     /// listed.
@@ -358,20 +433,23 @@ impl Team {
     const OWN: u32 = Self::LOWER + 1;
     /// What the threads of the block have found.
     const FOUND: u32 = Self::LOWER + 2;
+    /// What [`note_passed`](Self::note_passed) was told.
+    const PASSED: u32 = Self::LOWER + 3;
 
     /// Takes its room from `carve`.
     ///
     /// # Safety
     /// As for [`Carve::array`], for [`Team::WORDS`] words.
     #[inline(always)]
-    unsafe fn carve(carve: &mut Carve, scratch: Scratch) -> Self {
+    unsafe fn carve(carve: &mut Carve, tally: Shared<u32>, scratch: Scratch) -> Self {
+        const { assert!(candidates::words(MOST_RANKED) <= COUNT) };
         // SAFETY: passed on to the caller.
         unsafe {
             Self {
                 staged: carve.array(Staged::WORDS),
                 listed: Candidates::carve(carve, MOST_RANKED),
-                gathered: Candidates::carve(carve, MOST_RANKED),
-                tally: carve.array(Self::TALLY),
+                gathered: Candidates::within(scratch.bins.words(), MOST_RANKED),
+                tally,
                 words: scratch.words,
                 sums: scratch.sums,
             }
@@ -389,7 +467,7 @@ impl Team {
 
     /// What the block has to write.
     #[inline(always)]
-    fn staged(self) -> Staged {
+    pub(super) fn staged(self) -> Staged {
         Staged::new(self.staged)
     }
 
@@ -417,14 +495,32 @@ impl Team {
         (sum_of_lower(cluster::rank(), of), of(cluster::rank()))
     }
 
-    /// Tells all blocks how many elements have been counted as equal to the k-th largest, and returns how many those
-    /// of lower rank have. Collective over the cluster; begins with a block barrier, ends with a cluster barrier.
+    /// Tells all blocks that this one has found so many elements equal to the k-th largest, and returns how many those
+    /// of lower rank have, and all. Collective over the cluster; ends with a cluster barrier.
     #[inline(always)]
-    fn equal_before(self, counters: Counters) -> u32 {
-        block::sync();
-        self.put(Self::EQUAL, counters.ties());
+    pub(super) fn equal_before(self, own: u32) -> (u32, u32) {
+        self.put(Self::EQUAL, own);
         cluster::sync();
-        sum_of_lower(cluster::rank(), |rank| self.tally.get(Self::EQUAL + rank))
+        let of = |rank: u32| self.tally.get(Self::EQUAL + rank);
+        (sum_of_lower(cluster::rank(), of), sum_of_lower(cluster::size(), of))
+    }
+
+    /// Notes how many elements the block has listed, for [`passed`](Self::passed).
+    #[inline(always)]
+    pub(super) fn note_passed(self, listed: u32) {
+        if thread::index() == 0 {
+            self.tally.set(Self::PASSED, listed);
+        }
+    }
+
+    /// How many elements all blocks together have noted, and the most of one. Collective over the warp, after a cluster
+    /// barrier.
+    #[inline(always)]
+    pub(super) fn passed(self) -> (u32, u32) {
+        let lane = thread::lane();
+        let of_rank = self.tally.at_rank(lane & (cluster::size() - 1)).get(Self::PASSED);
+        let own = if lane < cluster::size() { of_rank } else { 0 };
+        (warp::reduce_add(warp::ALL, own), warp::reduce_max(warp::ALL, own))
     }
 
     /// Copies what all blocks have listed. Needs a block barrier before it is used.

@@ -5,7 +5,7 @@ use core::ptr::null_mut;
 use super::auto::{self, Memory};
 use super::element::{Bf16, F16, F32};
 use super::origin::{self, Problem};
-use super::{Batch, Options, cluster};
+use super::{Batch, Options, cluster, short};
 
 dsa_simt::kernels! {
     /// The kernels of top-k.
@@ -85,10 +85,77 @@ dsa_simt::kernels! {
         unsafe { auto::run(batch, Options::of(options), Memory { state, workspace }) }
     }
 
+    /// Top-k of every row, if the longest has at most [`RESIDENT_PLACES`](super::RESIDENT_PLACES) scores: each by a
+    /// block that keeps it in its registers.
+    ///
+    /// Any grid, blocks of [`bins::THREADS`](super::bins::THREADS) threads, [`short::SHARED_BYTES`] of dynamic shared
+    /// memory. The parameters are the fields of [`Batch`], whose promises they keep, and the bits of [`Options`].
+    #[launch(max_threads = 512, min_blocks = 2, cluster = 1, arch = 80)]
+    kernel topk_f32_short(
+        scores: *const f32,
+        pitch: u64,
+        lengths: *const i32,
+        out: *mut i32,
+        values: *mut f32,
+        rows: u32,
+        max_len: u32,
+        k: u32,
+        next_n: u32,
+        compress_ratio: u32,
+        options: u32,
+    ) {
+        let batch =
+            Batch::<F32> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
+        // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
+        unsafe { short::run(batch, Options::of(options)) }
+    }
+
+    /// [`topk_f32_short`] for scores of half precision.
+    #[launch(max_threads = 512, min_blocks = 2, cluster = 1, arch = 80)]
+    kernel topk_f16_short(
+        scores: *const u16,
+        pitch: u64,
+        lengths: *const i32,
+        out: *mut i32,
+        values: *mut u16,
+        rows: u32,
+        max_len: u32,
+        k: u32,
+        next_n: u32,
+        compress_ratio: u32,
+        options: u32,
+    ) {
+        let batch =
+            Batch::<F16> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
+        // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
+        unsafe { short::run(batch, Options::of(options)) }
+    }
+
+    /// [`topk_f32_short`] for scores of type bf16.
+    #[launch(max_threads = 512, min_blocks = 2, cluster = 1, arch = 80)]
+    kernel topk_bf16_short(
+        scores: *const u16,
+        pitch: u64,
+        lengths: *const i32,
+        out: *mut i32,
+        values: *mut u16,
+        rows: u32,
+        max_len: u32,
+        k: u32,
+        next_n: u32,
+        compress_ratio: u32,
+        options: u32,
+    ) {
+        let batch =
+            Batch::<Bf16> { scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio };
+        // SAFETY: the launcher keeps the promises of `Batch` and of this entry.
+        unsafe { short::run(batch, Options::of(options)) }
+    }
+
     /// Top-k of every row, each by a cluster of blocks that keep it in their registers.
     ///
     /// A grid of `rows` clusters of 2, 4, 8 or 16 blocks of [`bins::THREADS`](super::bins::THREADS) threads,
-    /// [`cluster::SHARED_BYTES`] of dynamic shared memory. The parameters are the fields of [`Batch`], whose promises
+    /// [`cluster::shared_bytes`]`(max_len, size, tiles)` of dynamic shared memory. The parameters are the fields of [`Batch`], whose promises
     /// they keep, and the bits of [`Options`].
     #[launch(max_threads = 512, min_blocks = 2, cluster = 0, arch = 90)]
     kernel topk_f32_cluster(

@@ -3,8 +3,9 @@
 use dsa_simt::{Carve, Shared, block, opaque, thread};
 
 use super::bins::{self, Ascending, Bins, THREADS};
+use super::candidates::Candidates;
 use super::key::{ABSENT, key, number_key};
-use super::output::lowest_bit;
+use super::output::{Counters, Staged, lowest_bit};
 use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::source::{Source, Tile, Visitor};
 
@@ -64,8 +65,8 @@ pub struct Listed {
     len: u32,
 }
 
-/// Elements that a thread takes at once.
-const SHARE: u32 = 8;
+/// Elements that a thread takes at once of a row's list.
+const SHARE: usize = 8;
 
 /// Bins that are spread evenly over a range of keys.
 #[derive(Clone, Copy)]
@@ -82,6 +83,13 @@ impl RangeBins {
         Self { range, shift: range.shift(), bins }
     }
 
+    /// The keys that are counted in a bin.
+    #[inline(always)]
+    pub fn keys(self, bin: u32) -> KeyRange {
+        let keys = KeyRange::of_bin(self.range.first, bin, self.shift);
+        if bin == bins::COUNT - 1 { KeyRange { last: u32::MAX, ..keys } } else { keys }
+    }
+
     /// Counts an element, if it exists: a number with a key from the start of the range on.
     #[inline(always)]
     pub fn add(self, exists: bool, score: f32) {
@@ -91,6 +99,13 @@ impl RangeBins {
 }
 
 impl Listed {
+    /// How many there are.
+    #[inline(always)]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(self) -> u32 {
+        self.len
+    }
+
     /// Stages the indices of the `wanted` largest elements, all of which were counted in `counted`.
     ///
     /// One round of bins spread evenly over the range leaves a few elements to rank. If the elements are not
@@ -102,39 +117,14 @@ impl Listed {
     #[inline(always)]
     pub fn select(self, counted: RangeBins, wanted: u32, scratch: Scratch) -> Outcome {
         let Scratch { bins, counters, ranked, .. } = scratch;
-        let RangeBins { range, shift, .. } = counted;
         let pick = bins.pick::<Ascending>(wanted);
-        let found = KeyRange::of_bin(range.first, pick.bin, shift);
+        let found = counted.keys(pick.bin);
         if pick.count > RANKED || pick.bin == bins::COUNT - 1 {
-            let range =
-                KeyRange { last: if pick.bin == bins::COUNT - 1 { u32::MAX } else { found.last }, ..found };
-            scratch.note(Narrowed { range, above: pick.above, count: pick.count });
+            scratch.note(Narrowed { range: found, above: pick.above, count: pick.count });
             return Outcome::Crowded;
         }
         let staged = scratch.staged();
-        let mut first = 0;
-        while first < self.len {
-            let keys = self.keys(first);
-            let place = |i: u32| first + i * THREADS + opaque(thread::index());
-            let (mut winners, mut ties) = (0_u32, 0_u32);
-            for i in 0..SHARE {
-                winners |= u32::from(keys[i as usize] > found.last) << i;
-                ties |= u32::from(keys[i as usize] >= found.first) << i;
-            }
-            let mut ties = ties & !winners;
-            let mut indices = [0; SHARE as usize];
-            for i in 0..SHARE {
-                // All of them, at once: opaque, or each would be read when its bit is looked at, and waited for.
-                indices[i as usize] = opaque(self.list.index(place(i).min(self.len - 1)));
-            }
-            staged.set_winners(counters, winners, SHARE, |i| indices[i as usize]);
-            while ties != 0 {
-                let place = place(lowest_bit(ties));
-                ranked.add(counters.tie(), key(self.list.score(place)), self.list.index(place));
-                ties &= ties - 1;
-            }
-            first += SHARE * THREADS;
-        }
+        self.place::<SHARE>(found, counters, staged, ranked);
         block::sync();
         ranked.rank::<THREADS>(pick.count, wanted - pick.above, |rank, index| {
             staged.set(pick.above + rank, index);
@@ -142,19 +132,64 @@ impl Listed {
         Outcome::Staged
     }
 
+    /// Stages the indices of all elements, in the order of the list. Collective over the block.
+    #[inline(always)]
+    pub fn stage_all(self, staged: Staged) {
+        let mut place = opaque(thread::index());
+        while place < self.len {
+            staged.set(place, self.list.index(place));
+            place += THREADS;
+        }
+    }
+
+    /// Stages the indices of the elements above the keys `found`, and lists those with one of these keys in `listed`,
+    /// as `counters` count them; `N` at once in each thread. Collective over the block.
+    #[inline(always)]
+    pub fn place<const N: usize>(
+        self,
+        found: KeyRange,
+        counters: Counters,
+        staged: Staged,
+        listed: Candidates,
+    ) {
+        let mut first = 0;
+        while first < self.len {
+            let keys = self.keys::<N>(first);
+            let place = |i: u32| first + i * THREADS + opaque(thread::index());
+            let (mut winners, mut ties) = (0_u32, 0_u32);
+            for i in 0..N as u32 {
+                winners |= u32::from(keys[i as usize] > found.last) << i;
+                ties |= u32::from(keys[i as usize] >= found.first) << i;
+            }
+            let mut ties = ties & !winners;
+            let mut indices = [0; N];
+            for i in 0..N as u32 {
+                // All of them, at once: opaque, or each would be read when its bit is looked at, and waited for.
+                indices[i as usize] = opaque(self.list.index(place(i).min(self.len - 1)));
+            }
+            staged.set_winners(counters, winners, N as u32, |i| indices[i as usize]);
+            while ties != 0 {
+                let place = place(lowest_bit(ties));
+                listed.add(counters.tie(), key(self.list.score(place)), self.list.index(place));
+                ties &= ties - 1;
+            }
+            first += N as u32 * THREADS;
+        }
+    }
+
     /// The keys at this thread's places from place `first` of the block on, a block apart; [`ABSENT`] behind the
     /// end.
     #[inline(always)]
-    fn keys(self, first: u32) -> [u32; SHARE as usize] {
+    fn keys<const N: usize>(self, first: u32) -> [u32; N] {
         let start = first + opaque(thread::index());
         // Read all, then convert: waiting for one after the other would take longer.
-        let mut bits = [0; SHARE as usize];
-        for i in 0..SHARE {
+        let mut bits = [0; N];
+        for i in 0..N as u32 {
             let place = (start + i * THREADS).min(self.len - 1);
             bits[i as usize] = opaque(self.list.score(place).to_bits());
         }
-        let mut keys = [ABSENT; SHARE as usize];
-        for i in 0..SHARE {
+        let mut keys = [ABSENT; N];
+        for i in 0..N as u32 {
             let key = number_key(f32::from_bits(bits[i as usize]));
             keys[i as usize] = if start + i * THREADS < self.len { key } else { ABSENT };
         }

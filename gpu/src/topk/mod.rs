@@ -2,7 +2,8 @@
 //!
 //! # Contract
 //! Scores are f32, f16 or bf16 ([`element`]), row `r` at `scores + r * pitch`, aligned to a score. Its valid
-//! prefix has `clamp(lengths, 0, max_len)` elements; what lies behind it is never read. The output row has k
+//! prefix has `clamp(lengths, 0, max_len)` elements; of what lies behind it, up to `max_len`, nothing is selected,
+//! whatever it is. The output row has k
 //! entries: the indices of the `min(k, len)` largest elements, each once, then -1. Of equal scores any may be
 //! taken, or those with the lowest indices; the order is any, or that of the indices ([`Options`]). On request
 //! the scores at these indices are written, too, then -inf. NaN ranks below every number; -0.0 equals +0.0. The
@@ -15,9 +16,12 @@
 //! | `len <= 16,377` | [`resident`] | 1 | one, kept in registers |
 //! | more | [`sampled`] | one or several | one |
 //! | `len` above 8,192, in a launch of clusters | [`mod@cluster`] | a cluster | one, kept in registers |
+//! | slices above 16,384 there | [`sampled_cluster`] | a cluster | one |
 //!
 //! Each row takes its path on the device, from its own length ([`auto`]). [`division`] says which blocks work on
-//! it. Launches of clusters are for few rows of up to 262,144 elements; the host's plan decides. The paths of vLLM's
+//! it. Launches of rows that are all short have a kernel of their own ([`short`]), and so have launches of clusters: for
+//! few rows of up to 262,144 elements, or so many longer ones that their clusters keep the device busy; the host's plan
+//! decides. The paths of vLLM's
 //! persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for comparison ([`origin`]). The
 //! algorithms are described in their files.
 
@@ -27,6 +31,7 @@ pub mod bins;
 pub mod candidates;
 pub mod cluster;
 pub mod coarse;
+pub mod crowded;
 pub mod decode;
 pub mod division;
 pub mod element;
@@ -44,8 +49,10 @@ pub mod refine;
 pub mod resident;
 pub mod row;
 pub mod sampled;
+pub mod sampled_cluster;
 pub mod schedule;
 pub mod scores;
+pub mod short;
 pub mod slab;
 pub mod source;
 pub mod state;
@@ -139,17 +146,31 @@ impl<E: Element> Batch<E> {
     /// The valid length of a row.
     #[inline(always)]
     pub fn len(&self, row: u32) -> u32 {
-        // At least 1, as promised; said again, or the compiler would have each division by it checked.
-        let (next_n, compress_ratio) = (self.next_n.max(1), self.compress_ratio.max(1));
+        self.valid(row, self.length(row))
+    }
+
+    /// What is in `lengths` for a row.
+    #[inline(always)]
+    fn length(&self, row: u32) -> i32 {
+        // At least 1, as promised; said again, or the compiler would have the division by it checked.
+        let next_n = self.next_n.max(1);
         // SAFETY: the launcher promises a length for every row.
         let lengths = unsafe { Global::from_raw(self.lengths, self.rows.div_ceil(next_n) as usize) };
+        // Not `get_readonly`: what is known not to change, the assembler may read ahead of the wait for the launch that
+        // writes it.
+        lengths.get(if next_n == 1 { row } else { row / next_n } as usize)
+    }
+
+    /// The valid length of a row for which `length` is in `lengths`.
+    #[inline(always)]
+    fn valid(&self, row: u32, length: i32) -> u32 {
+        // As in `length`.
+        let (next_n, compress_ratio) = (self.next_n.max(1), self.compress_ratio.max(1));
         if next_n == 1 && compress_ratio == 1 {
-            let len = lengths.get_readonly(row as usize);
-            return (len.max(0).cast_unsigned()).min(self.max_len);
+            return (length.max(0).cast_unsigned()).min(self.max_len);
         }
-        let sequence = i64::from(lengths.get_readonly((row / next_n) as usize));
         // 64 bits: a length near the ends of i32 must not wrap.
-        let len = sequence - i64::from(next_n) + 1 + i64::from(row % next_n);
+        let len = i64::from(length) - i64::from(next_n) + 1 + i64::from(row % next_n);
         let len = len.clamp(0, i64::from(u32::MAX)) as u32 / compress_ratio;
         len.min(self.max_len)
     }

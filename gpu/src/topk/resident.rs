@@ -4,9 +4,9 @@
 //! 2. The bin that holds the k-th largest is found.
 //! 3. Scores above it go to the output; those in it, some dozens, are read once more and ranked.
 //!
-//! A pair of scores takes one register and one comparison. If the bin is crowded with equal scores, as many of them as
-//! are wanted are taken; otherwise they are told apart by [`refine`], which reads the row again, from the cache it has
-//! just come through.
+//! A pair of scores takes one register and one comparison. If the bin is crowded, that is for
+//! [`crowded`](super::crowded) or [`refine`](super::refine), which read the row again, from the cache it has just come
+//! through.
 //!
 //! For an output in the order of the indices, what is selected is marked in a bitmap instead of being appended,
 //! and the bitmap is read in order ([`ascending`]).
@@ -17,16 +17,13 @@ use super::bins::{Bins, SignMagnitude, THREADS};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
-use super::key::key;
+use super::key::number_key;
 use super::output::{OutRow, lowest_bit};
-use super::refine::{self, KeyRange, Narrowed, Outcome, RANKED, Scratch};
-use super::scores::{Scores, Slice, index};
+use super::refine::{Narrowed, Outcome, RANKED, Scratch};
+use super::scores::{Scores, Share, Slice, index};
 use super::{Options, RESIDENT_PLACES, ascending};
 
-/// Up to this many elements in the bin of the k-th largest are compared with each other at once, if it is crowded.
-const MOST_COMPARED: u32 = 4 * THREADS;
-
-/// What a thread holds of a row. Its scores are numbered as those of a [`Share`](super::scores::Share) are.
+/// What a thread holds of a row. Its scores are numbered as those of a [`Share`] are.
 pub trait Held<E: Element> {
     /// Scores that a thread holds; at most 32.
     const SCORES: u32;
@@ -40,15 +37,14 @@ pub trait Held<E: Element> {
 /// `N` pairs of scores, at most 8: half-precision values; the negative infinity where there is no score.
 pub struct Pairs<const N: usize>([u32; N]);
 
-impl<E: Element, const N: usize> Held<E> for Pairs<N> {
-    const SCORES: u32 = 2 * N as u32;
-
+impl<const N: usize> Pairs<N> {
+    /// Holds the scores of the first vectors, which a thread has read from vector `first` of a slice on; those from
+    /// vector `end` on are not counted.
     #[inline(always)]
-    fn hold(slice: Slice<E>, bins: Bins) -> Self {
-        let Slice { row, first, end } = slice;
+    pub fn of<E: Element, const M: usize>(share: &Share<M>, first: u32, end: u32, bins: Bins) -> Self {
+        let vectors = &share.vectors;
         let per_vector = const { E::PER_VECTOR as usize / 2 };
         let count = const { 2 * N / E::PER_VECTOR as usize };
-        let vectors = row.share::<N>(first, end, count).vectors;
         let mut pairs = [0; N];
         for i in 0..N {
             pairs[i] = E::pair(vectors[i / per_vector], (i % per_vector) as u32);
@@ -64,6 +60,17 @@ impl<E: Element, const N: usize> Held<E> for Pairs<N> {
             }
         }
         Self(pairs)
+    }
+}
+
+impl<E: Element, const N: usize> Held<E> for Pairs<N> {
+    const SCORES: u32 = 2 * N as u32;
+
+    #[inline(always)]
+    fn hold(slice: Slice<E>, bins: Bins) -> Self {
+        let Slice { row, first, end } = slice;
+        let count = const { 2 * N / E::PER_VECTOR as usize };
+        Self::of::<E, N>(&row.share(first, end, count), first, end, bins)
     }
 
     #[inline(always)]
@@ -127,43 +134,79 @@ pub fn select<E: Element, H: Held<E>>(
     scratch: Scratch,
     out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
-    let Scratch { bins, counters, ranked, words, .. } = scratch;
-    let held = H::hold(row.whole(), bins);
+    select_held::<E, H>(H::hold(row.whole(), scratch.bins), row, wanted, options, scratch, out)
+}
+
+/// [`select`] when the scores are held and counted.
+#[inline(always)]
+pub fn select_held<E: Element, H: Held<E>>(
+    held: H,
+    row: Scores<E>,
+    wanted: u32,
+    options: Options,
+    scratch: Scratch,
+    out: impl Fn() -> OutRow<E>,
+) -> Outcome {
+    let bins = scratch.bins;
     block::sync();
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();
     let pick = bins.pick::<SignMagnitude>(wanted);
-    if pick.bin == LOWEST_BIN {
-        // It also has the places without a score.
-        let count = Narrowed::UNCOUNTED;
+    if pick.count > RANKED || pick.bin == LOWEST_BIN {
+        // The lowest bin also has the places without a score.
+        let count = if pick.bin == LOWEST_BIN { Narrowed::UNCOUNTED } else { pick.count };
         scratch.note(Narrowed { range: half::keys(pick.bin), above: pick.above, count });
         return Outcome::Crowded;
     }
     let bounds = Bounds::of(pick.bin);
     let winners = held.at_least(bounds.high);
-    let mut ties = held.at_least(bounds.low) & !winners;
-    let staged = scratch.staged();
-    // Computed here and not kept from the reading.
-    let start = (opaque(thread::index()) * E::PER_VECTOR).wrapping_sub(row.first_place());
-    if pick.count > RANKED {
-        if options.is_ascending() || options.lowest_indices() || pick.count > MOST_COMPARED {
-            scratch.note(Narrowed { range: half::keys(pick.bin), above: pick.above, count: pick.count });
-            return Outcome::Crowded;
-        }
-        return select_crowded(row, wanted, pick, start, winners, ties, H::SCORES, scratch, out);
-    }
+    let ties = held.at_least(bounds.low) & !winners;
+    place::<E, H>(row, wanted, options, Found { winners, ties, pick }, scratch, out)
+}
+
+/// What the thread's scores are, as bits, and how many there are of all.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    /// Those above the bin of the k-th largest.
+    pub winners: u32,
+    /// Those in it.
+    pub ties: u32,
+    pub pick: Pick,
+}
+
+/// The index of a thread's first score.
+#[inline(always)]
+pub(super) fn start<E: Element>(row: Scores<E>) -> u32 {
+    // Computed where it is used and not kept from the reading.
+    (opaque(thread::index()) * E::PER_VECTOR).wrapping_sub(row.first_place())
+}
+
+/// The end of [`select`] if the bin of the k-th largest has few enough scores to be ranked.
+#[inline(always)]
+pub(super) fn place<E: Element, H: Held<E>>(
+    row: Scores<E>,
+    wanted: u32,
+    options: Options,
+    found: Found,
+    scratch: Scratch,
+    out: impl Fn() -> OutRow<E>,
+) -> Outcome {
+    let Scratch { counters, ranked, words, .. } = scratch;
+    let Found { winners, mut ties, pick } = found;
+    let (start, staged) = (start(row), scratch.staged());
     let is_ascending = options.is_ascending();
     // Read once more: most threads have one such score at most, which is on its way while the winners are placed.
     let mut tie = Tie::first_of(row, start, ties);
+    let (position, mut number) = counters.reserve_few(winners.count_ones(), ties.count_ones());
     if is_ascending {
         words.set(thread::index(), winners);
     } else {
-        let position = counters.reserve_winners(winners.count_ones());
         tie = tie.arrived();
         staged.set_reserved(winners, H::SCORES, position, |bit| index::<E>(start, bit));
     }
     while ties != 0 {
-        ranked.add(counters.tie(), key(tie.score), tie.index);
+        ranked.add(number, number_key(tie.score), tie.index);
+        number += 1;
         ties &= ties - 1;
         tie = Tie::first_of(row, start, ties);
     }
@@ -180,51 +223,8 @@ pub fn select<E: Element, H: Held<E>>(
         words.reduce(AtomicOp::Or, word, bit);
     });
     block::sync();
-    ascending::stage_tile::<E>(words, row.first_place(), staged, scratch.sums);
+    ascending::stage_tile::<E>(words, H::SCORES, row.first_place(), staged, scratch.sums);
     Outcome::Ordered
-}
-
-/// [`select`] if the bin of the k-th largest is crowded and its elements may come in any order: if they are equal, as
-/// they are in rows of few different scores, it takes as many as are wanted. Else it notes between which keys they are.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn select_crowded<E: Element>(
-    row: Scores<E>,
-    wanted: u32,
-    pick: Pick,
-    start: u32,
-    winners: u32,
-    ties: u32,
-    count: u32,
-    scratch: Scratch,
-    out: impl Fn() -> OutRow<E>,
-) -> Outcome {
-    let (staged, extremes) = (scratch.staged(), scratch.extremes);
-    let (mut low, mut high, mut left) = (0, 0, ties);
-    while left != 0 {
-        let key = key(row.get(index::<E>(start, lowest_bit(left))));
-        low = low.max(!key);
-        high = high.max(key);
-        left &= left - 1;
-    }
-    refine::gather_extremes(low, high, extremes);
-    // Before it is known whether it will be of use: that saves a barrier.
-    let (winner, tie) = scratch.counters.reserve(winners.count_ones(), ties.count_ones());
-    staged.set_reserved(winners, count, winner, |bit| index::<E>(start, bit));
-    let (mut position, mut left) = (pick.above + tie, ties);
-    while left != 0 && position < wanted {
-        staged.set(position, index::<E>(start, lowest_bit(left)));
-        position += 1;
-        left &= left - 1;
-    }
-    block::sync();
-    let range = KeyRange { first: !extremes.get(Scratch::LOW), last: extremes.get(Scratch::HIGH) };
-    if range.first < range.last {
-        scratch.note(Narrowed { range, above: pick.above, count: pick.count });
-        return Outcome::Crowded;
-    }
-    out().write(staged, 0, wanted);
-    Outcome::Done
 }
 
 /// A score in the bin of the k-th largest.

@@ -3,7 +3,7 @@
 //!
 //! 1. A sample of 2,048 elements or more, spread over the row, gives a threshold that somewhat more
 //!    than k elements pass: about 1.5 to 2 k for k from 512 to 2,048.
-//! 2. The row is read once ([`stream`](super::stream)), by one block or in slices by several, all with the same
+//! 2. The row is read once ([`stream`]), by one block or in slices by several, all with the same
 //!    threshold because all take the same sample. What passes is listed: in shared memory by a block alone, in
 //!    the workspace by several ([`slab`](super::slab)).
 //! 3. The block that is done last, and waits for nobody, selects from the list ([`refine`]).
@@ -31,7 +31,7 @@ use super::scores::{Scores, index};
 use super::slab::{Owners, Slab};
 use super::source::{Source, Tile, Visitor};
 use super::state::RowState;
-use super::stream::{Room, Stream};
+use super::stream::{self, Room, Stream};
 use super::{Options, ascending};
 
 /// Sampled elements that are expected to be among the k largest, at least.
@@ -119,7 +119,7 @@ pub fn select<E: Element>(
         refine::select(&listed, wanted, options.lowest_indices(), scratch);
         return Outcome::Staged;
     }
-    let crowded = notes.0.get(Notes::CROWDED);
+    let crowded = notes.crowded();
     if listed < wanted && crowded != ABSENT && take_equal(row, crowded, listed, wanted, list, scratch) {
         return Outcome::Staged;
     }
@@ -138,7 +138,7 @@ impl Notes {
     const PASSING: u32 = 0;
     /// The largest key of the sample: not many elements are above.
     const HIGHEST: u32 = 1;
-    /// The key just below the threshold, if so many elements share it that they do not pass; else [`ABSENT`].
+    /// What [`crowded`](Self::crowded) gives.
     const CROWDED: u32 = 2;
 
     /// Takes its room from `carve`.
@@ -153,19 +153,25 @@ impl Notes {
 
     /// Most of what passes has keys in this range, and all has keys from its start on.
     #[inline(always)]
-    fn range(self) -> KeyRange {
+    pub(super) fn range(self) -> KeyRange {
         let first = self.0.get(Self::PASSING);
         KeyRange { first, last: self.0.get(Self::HIGHEST).max(first) }
+    }
+
+    /// The key just below the threshold, if so many elements share it that they do not pass; else [`ABSENT`].
+    #[inline(always)]
+    pub(super) fn crowded(self) -> u32 {
+        self.0.get(Self::CROWDED)
     }
 }
 
 /// Where what passes is listed, and counted in bins.
-struct Listing {
-    list: List,
-    scratch: Scratch,
-    bins: RangeBins,
+pub(super) struct Listing {
+    pub list: List,
+    pub scratch: Scratch,
+    pub bins: RangeBins,
     /// Whether bins are used.
-    is_counted: bool,
+    pub is_counted: bool,
 }
 
 impl Listing {
@@ -184,7 +190,7 @@ impl Listing {
 /// Calls `meanwhile` while the sample is on its way. The bins are empty, and not in use any more afterwards.
 /// Collective over the block; a block barrier before the notes are read.
 #[inline(always)]
-fn guess<E: Element>(
+pub(super) fn guess<E: Element>(
     row: Scores<E>,
     wanted: u32,
     scratch: Scratch,
@@ -365,20 +371,31 @@ impl<E: Element> Source for Sample<E> {
 /// Lists what passes, and counts it in the counter of winners; what does not fit is only counted there. Collective over
 /// the block.
 #[inline(always)]
-fn collect<E: Element>(mut stream: Stream<E>, passing: f32, listing: Listing) {
-    let counters = listing.scratch.counters;
+pub(super) fn collect<E: Element>(mut stream: Stream<E>, passing: f32, listing: Listing) {
     while stream.has_tile() {
-        let tile = stream.tile();
-        let mut passed = tile.share.bits::<E>(|score| score >= passing);
-        while passed != 0 {
-            let bit = lowest_bit(passed);
-            let place = counters.winner();
-            if place < CAPACITY {
-                listing.set(place, tile.score(bit), index::<E>(tile.share.start, bit));
-            }
-            passed &= passed - 1;
+        // Two at once, where there are as many: fewer waits for each element.
+        if stream.has_pair() {
+            collect_tile(&stream.pair(), passing, &listing);
+            stream.advance();
+        } else {
+            collect_tile(&stream.tile(), passing, &listing);
         }
         stream.advance();
+    }
+}
+
+/// The same for what has arrived.
+#[inline(always)]
+fn collect_tile<E: Element, const M: usize>(tile: &stream::Tile<E, M>, passing: f32, listing: &Listing) {
+    let counters = listing.scratch.counters;
+    let mut passed = tile.share.bits::<E>(|score| score >= passing);
+    while passed != 0 {
+        let bit = lowest_bit(passed);
+        let place = counters.winner();
+        if place < CAPACITY {
+            listing.set(place, tile.score(bit), index::<E>(tile.share.start, bit));
+        }
+        passed &= passed - 1;
     }
 }
 
@@ -393,10 +410,6 @@ fn take_equal<E: Element>(
     list: List,
     scratch: Scratch,
 ) -> bool {
-    let mut number = opaque(thread::index());
-    while number < listed {
-        scratch.staged().set(number, list.index(number));
-        number += THREADS;
-    }
+    list.first(listed).stage_all(scratch.staged());
     ascending::stage_equal(row.whole(), equal, listed, wanted, scratch.staged(), scratch.sums) >= wanted
 }

@@ -36,7 +36,40 @@ pub fn index<E: Element>(start: u32, number: u32) -> u32 {
     start.wrapping_add(number / E::PER_VECTOR * (THREADS * E::PER_VECTOR) + number % E::PER_VECTOR)
 }
 
+/// `word` with score `number` replaced by the lowest score of `other`.
+#[inline(always)]
+fn replace<E: Element>(word: u32, number: u32, other: u32) -> u32 {
+    let width = const { u32::BITS / E::PER_WORD };
+    let score = u32::MAX >> (u32::BITS - width) << (number * width);
+    word & !score | other << (number * width) & score
+}
+
 impl<const M: usize> Share<M> {
+    /// The first `N` vectors, with no score from index `end` of the row on.
+    #[inline(always)]
+    pub fn first_before<E: Element, const N: usize>(&self, end: u32) -> Share<N> {
+        const { assert!(N <= M) };
+        let mut vectors = [[E::NO_SCORES; 4]; N];
+        vectors.copy_from_slice(&self.vectors[..N]);
+        let start = self.start;
+        let last = index::<E>(start, N as u32 * E::PER_VECTOR - 1);
+        if last >= end {
+            for v in 0..N as u32 {
+                for w in 0..VECTOR_WORDS {
+                    for number in 0..E::PER_WORD {
+                        let index = index::<E>(start, v * E::PER_VECTOR + w * E::PER_WORD + number);
+                        let word = &mut vectors[v as usize][w as usize];
+                        // What lies before the row was not read.
+                        if index.cast_signed() >= end.cast_signed() {
+                            *word = replace::<E>(*word, number, E::NO_SCORES);
+                        }
+                    }
+                }
+            }
+        }
+        Share { vectors, start }
+    }
+
     /// The scores of all vectors that `pass`, as bits: bit `i` is the score at [`index`]` i`.
     #[inline(always)]
     pub fn bits<E: Element>(&self, pass: impl Fn(f32) -> bool) -> u32 {
@@ -127,14 +160,12 @@ impl<E: Element> Scores<E> {
     #[inline(always)]
     pub fn partial_vector(self, start: u32) -> [u32; 4] {
         let mut words = [E::NO_SCORES; 4];
-        let width = const { u32::BITS / E::PER_WORD };
         for w in 0..VECTOR_WORDS {
             for number in 0..E::PER_WORD {
                 let index = start.wrapping_add(w * E::PER_WORD + number);
                 if index < self.len() {
-                    let others = !(u32::MAX >> (u32::BITS - width) << (number * width));
                     let word = &mut words[w as usize];
-                    *word = *word & others | E::word(self.scores, index) << (number * width);
+                    *word = replace::<E>(*word, number, E::word(self.scores, index));
                 }
             }
         }

@@ -102,21 +102,45 @@ impl<E: Element> Stream<E> {
         self.first < self.end
     }
 
+    /// Whether there are two, of many that are on their way: then they may be looked at together.
+    #[inline(always)]
+    pub fn has_pair(&self) -> bool {
+        self.has_room_for(DEPTHS[2]) && self.first + TILE < self.end
+    }
+
+    /// Whether the room has so many tiles; the same for all threads.
+    #[inline(always)]
+    fn has_room_for(&self, tiles: u32) -> bool {
+        self.room.words() == words(tiles)
+    }
+
     /// This thread's share of that tile, when it has arrived.
     #[inline(always)]
-    pub fn tile(&self) -> Tile<E> {
-        // The same for all threads.
-        let has = |tiles| self.room.words() == words(tiles);
-        if has(DEPTHS[1]) {
+    pub fn tile(&self) -> Tile<E, SHARE> {
+        if self.has_room_for(DEPTHS[1]) {
             copies::wait::<{ DEPTHS[1] - 1 }>();
-        } else if has(DEPTHS[2]) {
+        } else if self.has_room_for(DEPTHS[2]) {
             copies::wait::<{ DEPTHS[2] - 1 }>();
         } else {
             copies::wait::<{ DEPTHS[0] - 1 }>();
         }
+        self.arrived()
+    }
+
+    /// This thread's share of a pair of tiles, when both have arrived. The stream advances twice after it.
+    #[inline(always)]
+    pub fn pair(&self) -> Tile<E, { 2 * SHARE }> {
+        const { assert!(DEPTHS[2].is_multiple_of(2)) };
+        copies::wait::<{ DEPTHS[2] - 2 }>();
+        self.arrived()
+    }
+
+    /// This thread's share of what has arrived: tiles follow each other, and a pair does not end behind the room.
+    #[inline(always)]
+    fn arrived<const M: usize>(&self) -> Tile<E, M> {
         let place = self.place + opaque(thread::index()) * VECTOR_WORDS;
-        let mut vectors = [[0; 4]; SHARE];
-        for v in 0..SHARE {
+        let mut vectors = [[0; 4]; M];
+        for v in 0..M {
             vectors[v] = self.room.0.get4(place + v as u32 * THREADS * VECTOR_WORDS);
         }
         let own = self.first + opaque(thread::index());
@@ -166,16 +190,16 @@ impl<E: Element> Stream<E> {
     }
 }
 
-/// A thread's share of a tile that has arrived.
-pub struct Tile<E: Element> {
+/// A thread's share of a tile that has arrived, of `M` vectors.
+pub struct Tile<E: Element, const M: usize> {
     /// The scores.
-    pub share: Share<SHARE>,
+    pub share: Share<M>,
     room: Room,
     place: u32,
     element: PhantomData<E>,
 }
 
-impl<E: Element> Tile<E> {
+impl<E: Element, const M: usize> Tile<E, M> {
     /// Score `number` of the share, until the stream advances.
     #[inline(always)]
     pub fn score(&self, number: u32) -> f32 {

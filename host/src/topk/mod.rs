@@ -3,6 +3,7 @@
 //! [`Plan`] turns limits and device properties into a launch, without CUDA; [`TopK`] is the operator that
 //! owns what a launch needs and enqueues it. See [`TopK`] for the contract.
 
+mod clusters;
 mod limits;
 mod operator;
 mod plan;

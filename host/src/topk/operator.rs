@@ -9,7 +9,7 @@ use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 /// # Contract
 /// | argument | meaning |
 /// |---|---|
-/// | scores | f32, f16 or bf16, row `r` at `scores + r * pitch` elements, aligned to one; never read behind a row's length |
+/// | scores | f32, f16 or bf16, row `r` at `scores + r * pitch` elements, aligned to one; `max_len` elements of each row are readable, and none behind its length is ever selected |
 /// | lengths | i32 per row (or per sequence, see [`TopKBuilder::next_n`]); below 1 is an empty row, above `max_len` is clamped |
 /// | out | i32 `[rows, k]`: `min(k, len)` distinct indices into the row, then -1 |
 /// | values, on request | `[rows, k]` of the scores' type: the score at each index, bit for bit, then -inf |

@@ -3,9 +3,10 @@
 
 use std::fmt::Display;
 
-use dsa_kernels_gpu::topk::{self as kernels, auto, bins, cluster, origin, slab, state, stream};
+use dsa_kernels_gpu::topk::{self as kernels, auto, bins, origin, short, slab, state, stream};
 use dsa_simt::Slot;
 
+use super::clusters::{Cluster, Clusters};
 use crate::check::{check_address, check_multiprocessors, check_range, check_shared_bytes};
 use crate::topk::{Limits, Order, Path, ScoreType, Ties, TopKArgs};
 use crate::workspace::ALIGNMENT as WORKSPACE_ALIGNMENT;
@@ -85,8 +86,10 @@ impl Shape {
 enum Variant {
     /// `topk_f32`, `topk_f16` or `topk_bf16`.
     Auto,
-    /// `topk_f32_cluster` or its like, with clusters of so many blocks.
-    Cluster(u32),
+    /// `topk_f32_short` or its like.
+    Short,
+    /// `topk_f32_cluster` or its like.
+    Cluster(Clusters),
     /// `topk_f32_block` or `topk_f32_grid`: the paths of the origin.
     Origin { teams: bool, decode_max_len: u32, medium_max_len: u32 },
 }
@@ -94,7 +97,7 @@ enum Variant {
 /// Blocks of `topk_f32` and its like that their launch bounds promise registers for on one multiprocessor.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
 /// Bytes of shared memory that the driver takes for each block.
-const DRIVER_SHARED_BYTES: u32 = 1024;
+pub(super) const DRIVER_SHARED_BYTES: u32 = 1024;
 
 impl Plan {
     /// The plan for `limits` on a device with these properties.
@@ -113,11 +116,18 @@ impl Plan {
         }
         let origin =
             |teams, decode_max_len, medium_max_len| Variant::Origin { teams, decode_max_len, medium_max_len };
+        let clusters = Clusters::new(&limits, device);
         let kernel = match limits.path {
-            Path::Auto if let Some(size) = best_cluster(&limits, device) => Variant::Cluster(size),
-            Path::Cluster => {
-                let largest = device.max_cluster.min(cluster::MAX_BLOCKS);
-                Variant::Cluster(best_cluster(&limits, device).unwrap_or(largest))
+            // A cluster cannot be kept to some multiprocessors.
+            Path::Auto if limits.max_sms.is_none() && clusters.are_best(limits.max_rows) => {
+                Variant::Cluster(clusters)
+            }
+            Path::Cluster => Variant::Cluster(clusters),
+            Path::Auto | Path::Trivial | Path::Resident | Path::Sampled
+                // It has a block for each row, wherever they run.
+                if limits.max_sms.is_none() && limits.max_len <= kernels::RESIDENT_PLACES =>
+            {
+                Variant::Short
             }
             Path::Auto | Path::Trivial | Path::Resident | Path::Sampled => Variant::Auto,
             Path::Decode => origin(false, origin::DECODE_MAX_LEN, u32::MAX),
@@ -136,7 +146,11 @@ impl Plan {
                     (shape(1), shape(BLOCKS_PER_MULTIPROCESSOR)),
                 )
             }
-            Variant::Cluster(_) => (cluster::SHARED_BYTES, alike(cluster::SHARED_BYTES)),
+            Variant::Short => (short::SHARED_BYTES, alike(short::SHARED_BYTES)),
+            Variant::Cluster(clusters) => {
+                let most = clusters.of(limits.max_rows).shared_bytes;
+                (most, alike(most))
+            }
             Variant::Origin { teams: false, .. } => {
                 (origin::BLOCK_SHARED_BYTES, alike(origin::BLOCK_SHARED_BYTES))
             }
@@ -170,6 +184,11 @@ impl Plan {
                 ScoreType::F16 => "topk_f16",
                 ScoreType::Bf16 => "topk_bf16",
             },
+            Variant::Short => match self.limits.scores {
+                ScoreType::F32 => "topk_f32_short",
+                ScoreType::F16 => "topk_f16_short",
+                ScoreType::Bf16 => "topk_bf16_short",
+            },
             Variant::Cluster(_) => match self.limits.scores {
                 ScoreType::F32 => "topk_f32_cluster",
                 ScoreType::F16 => "topk_f16_cluster",
@@ -189,6 +208,7 @@ impl Plan {
             return Path::Trivial;
         }
         match self.kernel {
+            Variant::Short => Path::Resident,
             Variant::Auto if len <= kernels::RESIDENT_MAX_LEN => Path::Resident,
             Variant::Auto => Path::Sampled,
             Variant::Cluster(_) => Path::Cluster,
@@ -201,10 +221,11 @@ impl Plan {
     /// Slices that each of `rows` rows is cut into if all have `max_len` elements. The device divides the blocks
     /// among the rows that really are long, by their lengths; but with clusters, every row has one.
     pub fn slices(&self, rows: u32) -> u32 {
-        if let Variant::Cluster(size) = self.kernel {
-            return size;
+        let rows = rows.max(1);
+        if let Variant::Cluster(clusters) = self.kernel {
+            return clusters.of(rows).size;
         }
-        let (rows, blocks) = (rows.max(1), self.launch_config(rows).grid);
+        let blocks = self.launch_config(rows).grid;
         if self.kernel != Variant::Auto || rows >= blocks {
             return 1;
         }
@@ -235,31 +256,33 @@ impl Plan {
     /// or later, as [`LaunchConfig::overlap`] says.
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {
         let Shape { shared_bytes, resident_blocks } = self.shape(rows);
+        let rows = rows.max(1);
         let (grid, block, cooperative) = match self.kernel {
-            Variant::Auto => {
-                (resident_blocks.min(rows.max(1).saturating_mul(self.pieces())), bins::THREADS, false)
+            Variant::Auto => (resident_blocks.min(rows.saturating_mul(self.pieces())), bins::THREADS, false),
+            Variant::Short => (rows, bins::THREADS, false),
+            Variant::Cluster(clusters) => {
+                let Cluster { size, shared_bytes } = clusters.of(rows);
+                return LaunchConfig::new(rows.saturating_mul(size), bins::THREADS)
+                    .with_cluster(size)
+                    .with_shared_bytes(shared_bytes)
+                    .with_overlap(self.limits.overlap);
             }
-            Variant::Cluster(size) => (rows.max(1).saturating_mul(size), bins::THREADS, false),
             // Without teams a block has no use for more than one row at a time.
-            Variant::Origin { teams: false, .. } => {
-                (self.multiprocessors.min(rows.max(1)), origin::THREADS, false)
-            }
+            Variant::Origin { teams: false, .. } => (self.multiprocessors.min(rows), origin::THREADS, false),
             // The launch bounds promise one block per multiprocessor; more would depend on the compiler.
             Variant::Origin { teams: true, .. } => (self.multiprocessors, origin::THREADS, true),
         };
-        let cluster = if let Variant::Cluster(size) = self.kernel { size } else { 1 };
         LaunchConfig::new(grid, block)
-            .with_cluster(cluster)
             .with_shared_bytes(shared_bytes)
             .with_cooperative(cooperative)
-            .with_overlap(self.limits.overlap && matches!(self.kernel, Variant::Auto | Variant::Cluster(_)))
+            .with_overlap(self.limits.overlap && !matches!(self.kernel, Variant::Origin { .. }))
     }
 
     /// Bytes of device memory that must be zero before the first launch. Each launch leaves them zero. One
     /// launch at a time may use them.
     pub fn state_bytes(&self) -> usize {
         let words = match self.kernel {
-            Variant::Auto | Variant::Cluster(_) => state::row_words(self.sliced_rows()),
+            Variant::Auto | Variant::Short | Variant::Cluster(_) => state::row_words(self.sliced_rows()),
             Variant::Origin { teams, .. } => state::words(if teams { self.multiprocessors } else { 0 }),
         };
         4 * words as usize
@@ -293,13 +316,13 @@ impl Plan {
         slots.extend([args.scores, args.pitch, args.lengths, args.out]);
         match self.kernel {
             Variant::Auto => slots.extend([args.values, state, workspace]),
-            Variant::Cluster(_) => slots.extend([args.values]),
+            Variant::Short | Variant::Cluster(_) => slots.extend([args.values]),
             Variant::Origin { .. } => slots.extend([state]),
         }
         let numbers = [args.rows, limits.max_len, limits.k, limits.next_n, limits.compress_ratio];
         slots.extend(numbers.map(Slot::to_slot));
         match self.kernel {
-            Variant::Auto | Variant::Cluster(_) => slots.extend([options(limits).to_slot()]),
+            Variant::Auto | Variant::Short | Variant::Cluster(_) => slots.extend([options(limits).to_slot()]),
             Variant::Origin { decode_max_len, medium_max_len, .. } => {
                 slots.extend([decode_max_len.to_slot(), medium_max_len.to_slot()]);
             }
@@ -349,40 +372,6 @@ impl Plan {
             Ok(())
         }
     }
-}
-
-/// Blocks of the clusters, if a cluster for each row is the fastest: for rows that are longer than what one block keeps
-/// in registers, but not than what a cluster does, and so few that all clusters run at once.
-fn best_cluster(limits: &Limits, device: &DeviceProperties) -> Option<u32> {
-    if limits.max_len <= kernels::RESIDENT_PLACES.max(limits.k)
-        // A cluster cannot be kept to some multiprocessors.
-        || limits.max_sms.is_some()
-        || device.shared_bytes_per_block < cluster::SHARED_BYTES
-    {
-        return None;
-    }
-    // From the fastest down, on an H200 with 132 multiprocessors: 6, 7.5, 8.5 and 10.5 us. A block takes longer with
-    // more elements, or with another one on the same multiprocessor.
-    let (few, many) = (kernels::RESIDENT_PLACES / 2, kernels::RESIDENT_PLACES);
-    [(few, 1), (many, 1), (few, 2), (many, 2)].into_iter().find_map(|(slice, blocks)| {
-        let size = limits.max_len.div_ceil(slice).checked_next_power_of_two()?;
-        let is_possible = size <= device.max_cluster.min(cluster::MAX_BLOCKS);
-        let fits = is_possible && limits.max_rows <= clusters_at_once(device.multiprocessors, size, blocks);
-        fits.then_some(size)
-    })
-}
-
-/// How many clusters of `size` blocks run at once if a multiprocessor has so many of their blocks, or a little fewer.
-///
-/// All blocks of a cluster run in one group of multiprocessors (GPC). Those have up to 18, some of which are switched
-/// off on each chip. The driver says 132, 62, 30 and 14 for 2, 4, 8 and 16 blocks on an H200, if two fit on a
-/// multiprocessor; with one it was seen to start 66, 30, 14 and 7.
-fn clusters_at_once(multiprocessors: u32, size: u32, blocks: u32) -> u32 {
-    let in_groups_of = |group: u32| {
-        let (groups, rest) = (multiprocessors / group, multiprocessors % group);
-        groups * (group * blocks / size) + rest * blocks / size
-    };
-    if blocks == 1 { in_groups_of(18) } else { in_groups_of(18).min(in_groups_of(17)) }
 }
 
 fn check_limits(limits: &Limits) -> Result<(), Error> {
@@ -441,6 +430,8 @@ fn options(limits: &Limits) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use dsa_kernels_gpu::topk::cluster;
+
     use super::*;
     use crate::Device;
 
@@ -492,32 +483,53 @@ mod tests {
             (15, 65_536, 4),
             (30, 65_536, 4),
             (62, 65_536, 4),
-            (63, 65_536, 1),
             (7, 131_072, 16),
             (8, 131_072, 8),
             (29, 131_072, 8),
-            (30, 131_072, 1),
             (14, 262_144, 16),
             (15, 262_144, 1),
             (1, 262_145, 1),
+            // Too long for registers.
+            (63, 65_536, 2),
+            (30, 131_072, 1),
+            (49, 131_072, 1),
+            (50, 131_072, 2),
+            (66, 131_072, 2),
+            (66, 131_073, 1),
+            (67, 131_072, 1),
+            (25, 262_144, 4),
+            (25, 262_145, 1),
         ] {
             let limits = Limits { max_rows, max_len, ..limits() };
             let plan = self::plan(limits).unwrap();
             let config = plan.launch_config(max_rows);
             assert_eq!(config.cluster, size, "{max_rows} x {max_len}");
             if size > 1 {
-                assert_eq!((config.grid, plan.slices(1)), (max_rows * size, size), "{max_rows} x {max_len}");
+                let found = (config.grid, plan.slices(max_rows));
+                assert_eq!(found, (max_rows * size, size), "{max_rows} x {max_len}");
                 assert_eq!((plan.entry(), plan.workspace_bytes()), ("topk_f32_cluster", 0));
             }
             for device in [
                 DeviceProperties { max_cluster: 1, ..h200() },
-                DeviceProperties { shared_bytes_per_block: cluster::SHARED_BYTES - 4, ..h200() },
+                DeviceProperties {
+                    shared_bytes_per_block: cluster::shared_bytes(16_000, 2, 1) - 4,
+                    ..h200()
+                },
             ] {
                 let without = Plan::new(Limits { max_len: max_len.min(16_000), ..limits }, &device).unwrap();
                 assert_eq!(without.launch_config(max_rows).cluster, 1, "{max_rows} x {max_len}");
             }
             let limited = self::plan(Limits { max_sms: Some(100), ..limits }).unwrap();
             assert_eq!(limited.launch_config(max_rows).cluster, 1, "{max_rows} x {max_len}");
+        }
+        // Fewer rows than there may be have more blocks each.
+        let plan = self::plan(Limits { max_rows: 66, max_len: 131_072, ..limits() }).unwrap();
+        for (rows, size) in [(66, 2), (30, 2), (29, 8), (8, 8), (7, 16), (1, 16), (0, 16)] {
+            let config = plan.launch_config(rows);
+            assert_eq!((config.cluster, config.grid), (size, rows.max(1) * size), "{rows} rows");
+            let shared_bytes = |tiles| cluster::shared_bytes(plan.limits().max_len, size, tiles);
+            assert_eq!(config.shared_bytes, shared_bytes(8), "{rows} rows");
+            assert_eq!(shared_bytes(8) == shared_bytes(1), cluster::is_held(131_072, size));
         }
         let small = DeviceProperties { max_cluster: 8, ..h200() };
         let forced = Limits { path: Path::Cluster, max_len: MAX_LEN, ..limits() };
@@ -579,8 +591,10 @@ mod tests {
 
     #[test]
     fn the_number_of_multiprocessors_can_be_limited() {
-        let plan = plan(Limits { max_sms: Some(7), ..limits() }).unwrap();
-        assert_eq!(plan.launch_config(64).grid, 7);
+        for max_len in [131_072, 8192] {
+            let plan = plan(Limits { max_sms: Some(7), max_len, ..limits() }).unwrap();
+            assert_eq!(plan.launch_config(64).grid, 7, "{max_len}");
+        }
     }
 
     #[test]
@@ -604,7 +618,7 @@ mod tests {
                 assert_eq!((config.grid, config.shared_bytes), expected, "{rows} rows");
             }
             let short = Plan::new(Limits { max_len: 8192, ..limits }, &device).unwrap();
-            assert_eq!(short.launch_config(1000).grid, 264);
+            assert_eq!((short.launch_config(1000).grid, short.entry()), (1000, "topk_f32_short"));
         }
     }
 

@@ -1,0 +1,124 @@
+//! Rows of up to 8,192 scores of which too many are in the bin of the k-th largest to be ranked, because they are equal or
+//! close to each other.
+//!
+//! The row is read once more, from the cache it has just come through, and held as keys. If those of the bin are equal, as
+//! many as are wanted are taken; if not, one round of finer bins over the keys that occur tells them apart. What is left is
+//! for [`refine`](super::refine).
+
+use dsa_simt::block;
+
+use super::Options;
+use super::bins::{Ascending, THREADS};
+use super::element::Element;
+use super::histogram::Pick;
+use super::key::number_key;
+use super::output::{OutRow, lowest_bit};
+use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch, gather_extremes};
+use super::resident::{Found, Pairs, place, start};
+use super::scores::{Scores, index};
+
+/// Places of the longest row.
+pub const MOST_PLACES: u32 = HELD * THREADS;
+/// Scores that a thread holds.
+const HELD: u32 = 16;
+
+/// Writes the indices of the `wanted` largest scores of the row to `out`, or stages them, as
+/// [`resident::select`](super::resident::select) does, which has noted the bin. What is still crowded, or equal where not
+/// any of the equal ones will do, is noted.
+///
+/// The extremes and counters are zero. Collective over the block; begins with a block barrier, and needs one before what is
+/// staged is read.
+#[inline(always)]
+pub fn select<E: Element>(
+    row: Scores<E>,
+    wanted: u32,
+    options: Options,
+    scratch: Scratch,
+    out: impl Fn() -> OutRow<E>,
+) -> Outcome {
+    let Scratch { bins, extremes, .. } = scratch;
+    let keys = keys(row);
+    block::sync();
+    let Narrowed { range, above, count } = scratch.noted();
+    if count == Narrowed::UNCOUNTED {
+        return Outcome::Crowded;
+    }
+    let mut found = Found { winners: 0, ties: 0, pick: Pick { bin: 0, above, count } };
+    let (mut low, mut high) = (0, 0);
+    for i in 0..HELD {
+        let key = keys[i as usize];
+        found.winners |= u32::from(key > range.last) << i;
+        if key >= range.first && key <= range.last {
+            found.ties |= 1 << i;
+            low = low.max(!key);
+            high = high.max(key);
+        }
+    }
+    bins.zero();
+    gather_extremes(low, high, extremes);
+    block::sync();
+    let range = KeyRange { first: !extremes.get(Scratch::LOW), last: extremes.get(Scratch::HIGH) };
+    if range.first == range.last {
+        if options.is_ascending() || options.lowest_indices() {
+            scratch.note(Narrowed { range, above, count });
+            return Outcome::Crowded;
+        }
+        place_equal(row, wanted, found, scratch);
+        out().write(scratch.staged(), 0, wanted);
+        return Outcome::Done;
+    }
+    let shift = range.shift();
+    for i in 0..HELD {
+        if found.ties >> i & 1 != 0 {
+            bins.add((keys[i as usize] - range.first) >> shift);
+        }
+    }
+    block::sync();
+    let finer = bins.pick::<Ascending>(wanted - above);
+    found.pick = Pick { above: above + finer.above, ..finer };
+    let bin = KeyRange::of_bin(range.first, finer.bin, shift);
+    if finer.count > RANKED {
+        scratch.note(Narrowed { range: bin, above: found.pick.above, count: finer.count });
+        return Outcome::Crowded;
+    }
+    let (mut higher, mut equal) = (0, 0);
+    for i in 0..HELD {
+        higher |= u32::from(keys[i as usize] > bin.last) << i;
+        equal |= u32::from(keys[i as usize] >= bin.first) << i;
+    }
+    found.winners |= found.ties & higher;
+    found.ties &= equal & !higher;
+    place::<E, Pairs<{ HELD as usize / 2 }>>(row, wanted, options, found, scratch, out)
+}
+
+/// The keys of the thread's scores; where there is no number, a lower one than that of any number.
+#[inline(always)]
+fn keys<E: Element>(row: Scores<E>) -> [u32; HELD as usize] {
+    let count = const { (HELD / E::PER_VECTOR) as usize };
+    let vectors = row.share::<4>(0, row.vectors(), count).vectors;
+    let mut keys = [0; HELD as usize];
+    for i in 0..HELD {
+        let word = vectors[(i / E::PER_VECTOR) as usize][(i % E::PER_VECTOR / E::PER_WORD) as usize];
+        let score = E::score(word, i % E::PER_WORD);
+        // The maximum of NaN and a number is the number.
+        keys[i as usize] = number_key(score.max(f32::NEG_INFINITY));
+    }
+    keys
+}
+
+/// Stages the winners and as many of the ties, which are equal, as are wanted. Collective over the block; ends with a
+/// block barrier.
+#[inline(always)]
+fn place_equal<E: Element>(row: Scores<E>, wanted: u32, found: Found, scratch: Scratch) {
+    let Found { winners, ties, pick } = found;
+    let (start, staged) = (start(row), scratch.staged());
+    let (winner, tie) = scratch.counters.reserve_few(winners.count_ones(), ties.count_ones());
+    staged.set_reserved(winners, HELD, winner, |bit| index::<E>(start, bit));
+    let (mut position, mut left) = (pick.above + tie, ties);
+    while left != 0 && position < wanted {
+        staged.set(position, index::<E>(start, lowest_bit(left)));
+        position += 1;
+        left &= left - 1;
+    }
+    block::sync();
+}

@@ -1,0 +1,97 @@
+//! Launches of rows of up to 16,384 scores: a block for each, which keeps it in its registers ([`resident`]).
+//!
+//! The first scores are read before the length of the row is known, as far as a row may reach: one wait for memory
+//! instead of two, one after the other. What turns out to lie behind the row is dropped.
+//!
+//! A kernel of its own, without a loop over rows: that alone is 0.2 us of three.
+
+use dsa_simt::{Carve, block, grid, opaque, thread};
+
+use super::auto::{complete, write_whole};
+use super::bins::THREADS;
+use super::element::Element;
+use super::key::NAN;
+use super::output::OutRow;
+use super::refine::{KeyRange, Narrowed, Outcome, Scratch};
+use super::resident::{self, Held, Pairs};
+use super::scores::{Scores, Share, Slice};
+use super::{Batch, Options, RESIDENT_PLACES};
+
+/// Bytes of dynamic shared memory.
+pub const SHARED_BYTES: u32 = Scratch::BYTES;
+
+/// Places that are read before the length is known.
+const AHEAD: u32 = RESIDENT_PLACES / 2;
+
+/// The body of the entry points `topk_f32_short` and its like.
+///
+/// # Safety
+/// See [`topk_f32_short`](super::topk_f32_short).
+#[inline(always)]
+pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
+    let mut carve = Carve::dynamic();
+    // SAFETY: the launch has `SHARED_BYTES` of shared memory.
+    let scratch = unsafe { Scratch::carve(&mut carve) };
+    scratch.start();
+    block::sync();
+    // As in `auto::run`.
+    grid::wait_for_earlier();
+    select(&batch, options, block::index(), scratch);
+}
+
+/// Writes the output of a row. The bins are empty and the counters zero. Collective over the block.
+#[inline(always)]
+fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scratch) {
+    let length = batch.length(row);
+    let share = read_ahead(Scores::<E>::new(batch.scores(row, batch.max_len)));
+    // Opaque: not computed before the scores are on their way, which would wait for it.
+    let len = batch.valid(row, opaque(length.cast_unsigned()).cast_signed());
+    if len <= batch.k {
+        write_whole(batch, row, len);
+        return;
+    }
+    let scores = Scores::<E>::new(batch.scores(row, len));
+    let (places, end) = (scores.places(), scores.vectors());
+    let out = || OutRow::new(batch, row, scores);
+    // Work on places where there is no score takes time, too.
+    let outcome = if places <= AHEAD / 2 {
+        let held = Pairs::<4>::of::<E, 2>(&share.first_before::<E, 2>(len), 0, end, scratch.bins);
+        resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
+    } else {
+        let held = Pairs::<8>::of::<E, 4>(&share.first_before::<E, 4>(len), 0, end, scratch.bins);
+        if places <= AHEAD {
+            resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
+        } else if places <= RESIDENT_PLACES {
+            let rest = Slice { first: AHEAD / E::PER_VECTOR, ..scores.whole() };
+            let held = (held, Pairs::<8>::hold(rest, scratch.bins));
+            resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
+        } else {
+            // At an address that is not aligned, a row of nearly as many scores has more places.
+            let range = KeyRange { first: NAN, last: u32::MAX };
+            scratch.note(Narrowed { range, above: 0, count: Narrowed::UNCOUNTED });
+            Outcome::Crowded
+        }
+    };
+    if outcome != Outcome::Done {
+        complete(batch, options, row, len, outcome, scratch.words, scratch);
+    }
+}
+
+/// This thread's share of the first [`AHEAD`] places of a row, on its way. Where the row ends before, there may be any
+/// scores.
+#[inline(always)]
+fn read_ahead<E: Element>(row: Scores<E>) -> Share<4> {
+    let count = const { (AHEAD / E::PER_VECTOR / THREADS) as usize };
+    if row.first_place() > 0 || !row.len().is_multiple_of(E::PER_VECTOR) {
+        return row.share(0, row.vectors(), count);
+    }
+    let own = opaque(thread::index());
+    let mut vectors = [[E::NO_SCORES; 4]; 4];
+    for v in 0..count {
+        // Without a branch, so that all are on their way together. Opaque: not read where it is used, when the length
+        // has come.
+        let vector = (own + v as u32 * THREADS).min(row.vectors() - 1);
+        vectors[v] = row.vector(vector).map(opaque);
+    }
+    Share { vectors, start: own * E::PER_VECTOR }
+}

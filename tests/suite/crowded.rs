@@ -1,0 +1,84 @@
+//! Short rows of which many scores share the bin of the k-th largest.
+
+use dsa_kernels::topk::{Order, Ties, TopKBuilder};
+use dsa_kernels_tests::batch::BatchSpec;
+use dsa_kernels_tests::distribution::Distribution;
+
+use crate::support::{build, device, seed, selector};
+
+/// What the scores of the bin are, by their number: half-precision values next to 1 are 1/1024 apart, and a bin has 16 of
+/// them.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Equal,
+    Different,
+    OfSeven,
+    EqualButOne,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Equal, Self::Different, Self::OfSeven, Self::EqualButOne];
+
+    fn score(self, number: usize) -> f32 {
+        match self {
+            Self::Equal => 1.0,
+            Self::Different => 1.0 + number as f32 * 1.2e-7,
+            Self::OfSeven => 1.0 + (number % 7) as f32 * 1e-3,
+            Self::EqualButOne if number == 1 => 1.001,
+            Self::EqualButOne => 1.0,
+        }
+    }
+}
+
+/// In which order a row's scores are placed.
+const ORDERS: [fn(usize, usize) -> usize; 3] = [|i, _| i, |i, len| len - 1 - i, |i, len| i * 7_919 % len];
+
+fn any(builder: TopKBuilder) -> TopKBuilder {
+    builder
+}
+
+/// By the kernel that also takes long rows.
+fn on_few_multiprocessors(builder: TopKBuilder) -> TopKBuilder {
+    builder.max_sms(2)
+}
+
+fn lowest(builder: TopKBuilder) -> TopKBuilder {
+    builder.ties(Ties::LowestIndex)
+}
+
+fn ascending(builder: TopKBuilder) -> TopKBuilder {
+    builder.ties(Ties::LowestIndex).order(Order::AscendingIndex)
+}
+
+fn with_values(builder: TopKBuilder) -> TopKBuilder {
+    builder.values(true)
+}
+
+#[test]
+fn crowded_bins_of_short_rows_are_told_apart() {
+    let seed = seed(151);
+    let device = device(seed);
+    let wanted = 1_000;
+    // Up to 256 scores are ranked. The rows have 8, 16 and 32 scores to a thread.
+    for (len, in_bin) in
+        [(3_001, 256), (3_001, 2_100), (8_005, 257), (8_005, 2_049), (8_005, 7_100), (12_001, 3_000)]
+    {
+        let spec = BatchSpec::full(Distribution::Normal, seed, len, 1);
+        for configure in [any, on_few_multiprocessors, lowest, ascending, with_values] {
+            let mut batch = build(spec.clone());
+            let mut selector = selector(&device, wanted, &spec, configure);
+            for kind in Kind::ALL {
+                for place in ORDERS {
+                    batch.scores.iter_mut().enumerate().for_each(|(i, score)| *score = -1.0 - i as f32);
+                    let above = wanted - in_bin / 10;
+                    (0..above).for_each(|i| batch.scores[place(i, len)] = 100.0 + i as f32);
+                    for i in 0..in_bin {
+                        batch.scores[place(len - in_bin + i, len)] = kind.score(i);
+                    }
+                    let checked = selector.check(&batch);
+                    checked.unwrap_or_else(|error| panic!("{in_bin} of {len}, {kind:?}: {error}"));
+                }
+            }
+        }
+    }
+}
