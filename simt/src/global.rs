@@ -82,6 +82,15 @@ impl<T: Word> Global<T> {
         unsafe { Active::global_load4_readonly(self.at(index, 4)) }.map(T::from_bits)
     }
 
+    /// As [`get4_readonly`](Self::get4_readonly), of words that may never have been written: such a word has any value.
+    /// For reading ahead of knowing how many words there are.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn get4_speculative(self, index: usize) -> [T; 4] {
+        // SAFETY: in bounds, aligned and not written during the launch by the promise given to `from_raw`.
+        unsafe { Active::global_load4_speculative(self.at(index, 4)) }.map(T::from_bits)
+    }
+
     /// Begins to copy the four words from `index` on, which no thread writes during the launch, to the four from
     /// `place` on of `to`, both aligned to 16 bytes. They are there when the thread has waited
     /// ([`copies`](crate::copies)).
@@ -224,6 +233,14 @@ impl Halves {
     pub fn get8_readonly(self, index: usize) -> [u32; 4] {
         // SAFETY: in bounds, aligned and not written during the launch by the promise given to `from_raw`.
         unsafe { Active::global_load4_readonly(self.at(index, 8).cast()) }
+    }
+
+    /// As [`get8_readonly`](Self::get8_readonly), of words that may never have been written: such a word has any value.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn get8_speculative(self, index: usize) -> [u32; 4] {
+        // SAFETY: in bounds, aligned and not written during the launch by the promise given to `from_raw`.
+        unsafe { Active::global_load4_speculative(self.at(index, 8).cast()) }
     }
 
     /// Begins to copy the eight half-words from `index` on, which no thread writes during the launch, to the four words from

@@ -299,6 +299,10 @@ macro_rules! instructions {
             unsafe { load4!("ld.global.nc", reg64, address, nomem, pure) }
         }
         #[inline(always)]
+        unsafe fn global_load4_speculative(address: *const u32) -> [u32; 4] {
+            unsafe { load4!("ld.global.nc", reg64, address, nomem, pure) }
+        }
+        #[inline(always)]
         unsafe fn global_load2_readonly(address: *const u32) -> [u32; 2] {
             let (a, b): (u32, u32);
             unsafe {

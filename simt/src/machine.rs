@@ -227,6 +227,11 @@ pub trait Machine {
     /// See [the trait](Self#safety-of-the-memory-primitives).
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     unsafe fn global_load4_readonly(address: *const u32) -> [u32; 4];
+    /// The same; words that were never written have any value.
+    /// # Safety
+    /// See [the trait](Self#safety-of-the-memory-primitives).
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    unsafe fn global_load4_speculative(address: *const u32) -> [u32; 4];
     /// Reads two words of global memory that no thread writes during the launch; aligned to 8.
     /// # Safety
     /// See [the trait](Self#safety-of-the-memory-primitives).

@@ -5,7 +5,7 @@ mod common;
 use common::{Words, global_index, per_thread};
 use dsa_simt::emu::{Launch, Memory, Preemption, run_closure};
 use dsa_simt::{
-    AtomicOp, Carve, Order, Scope, Shared, block, cluster, f32_to_f16, fence, spin_hint, thread, warp,
+    AtomicOp, Carve, Halves, Order, Scope, Shared, block, cluster, f32_to_f16, fence, spin_hint, thread, warp,
 };
 
 const ALL: u32 = warp::ALL;
@@ -164,6 +164,22 @@ fn shared_memory_is_cut_from_both_ends_and_arrays_have_parts() {
         others.get(t)
     });
     assert_eq!(values, (200..232).collect::<Vec<_>>());
+}
+
+#[test]
+fn speculative_loads_may_read_what_was_never_written() {
+    let memory = Memory::new();
+    let words = Words::undefined(&memory, 4, "scores");
+    memory.write(words.address(), &7_u32.to_le_bytes()).unwrap();
+    let launch = Launch::new(1, 1);
+    run_closure(&memory, "ahead", &launch, || {
+        let [first, ..] = words.global().get4_speculative(0);
+        assert_eq!(first, 7);
+        // SAFETY: the same words.
+        let halves = unsafe { Halves::from_raw(words.address() as *const u16, 8) };
+        assert_eq!(halves.get8_speculative(0)[0], 7);
+    })
+    .unwrap();
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Lengths are signed, untrusted, and different in each row.
 
-use dsa_kernels::topk::Path;
+use std::collections::BTreeSet;
+
+use dsa_kernels::Workspace;
+use dsa_kernels::topk::{Path, TopK};
+use dsa_kernels_tests::backend;
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
 use dsa_kernels_tests::shapes;
@@ -139,5 +143,39 @@ fn sequence_lengths_give_each_predicted_token_its_own_length() {
         let lengths = (0..count).map(|i| seq_lens[(i + offset) % seq_lens.len()]).collect();
         let spec = BatchSpec::new(Distribution::Normal, seed, max_len, lengths).with_sequences(next_n, ratio);
         check(&device, 128, spec);
+    }
+}
+
+/// As an indexer leaves it that writes each row as far as it is long.
+#[test]
+fn what_lies_behind_a_row_may_never_have_been_written() {
+    let device = device(seed(25));
+    let stream = device.stream().unwrap();
+    let mut workspace = Workspace::new(&device);
+    let k = 64;
+    for max_len in [4_096_u32, 4_099, 8_192, 16_384, 40_000] {
+        let lengths = [3_000_i32, 0, 65, 2_001];
+        let rows = lengths.len() as u32;
+        let builder = TopK::builder(k).max_rows(rows).max_len(max_len);
+        let mut topk = builder.build_with(&device, &backend::topk().unwrap()).unwrap();
+        let scores = device.alloc::<f32>((rows * max_len) as usize).unwrap();
+        for (row, &len) in lengths.iter().enumerate() {
+            let ascending: Vec<f32> = (0..len).map(|i| i as f32).collect();
+            scores.upload_at(row * max_len as usize, &ascending).unwrap();
+        }
+        let on_device = device.upload(&lengths).unwrap();
+        let mut out = device.alloc::<i32>((rows * k) as usize).unwrap();
+        // SAFETY: one stream; nothing else writes the inputs.
+        unsafe {
+            topk.enqueue_buffers(&stream, &mut workspace, &scores, max_len.into(), &on_device, rows, &mut out)
+        }
+        .unwrap();
+        stream.synchronize().unwrap();
+        let out = out.download().unwrap();
+        for (row, &len) in out.chunks(k as usize).zip(&lengths) {
+            let found: BTreeSet<i32> = row.iter().copied().filter(|&index| index >= 0).collect();
+            let expected: BTreeSet<i32> = ((len - k as i32).max(0)..len).collect();
+            assert_eq!(found, expected, "{len} of {max_len}");
+        }
     }
 }

@@ -32,6 +32,8 @@ pub trait Element: Copy {
     fn address(array: Self::Array) -> usize;
     /// The vector that begins with score `index`, at an address aligned to 16.
     fn vector(array: Self::Array, index: u32) -> [u32; 4];
+    /// The same; scores that were never written have any value.
+    fn vector_ahead(array: Self::Array, index: u32) -> [u32; 4];
     /// Begins to copy that vector to the four words from `place` on of `to` ([`dsa_simt::copies`]).
     fn copy_vector(array: Self::Array, index: u32, to: Shared<u32>, place: u32);
     /// A word whose lowest score is score `index`.
@@ -73,6 +75,10 @@ impl Element for F32 {
     #[inline(always)]
     fn vector(array: Global<f32>, index: u32) -> [u32; 4] {
         array.get4_readonly(index as usize).map(f32::to_bits)
+    }
+    #[inline(always)]
+    fn vector_ahead(array: Global<f32>, index: u32) -> [u32; 4] {
+        array.get4_speculative(index as usize).map(f32::to_bits)
     }
     #[inline(always)]
     fn copy_vector(array: Global<f32>, index: u32, to: Shared<u32>, place: u32) {
@@ -130,6 +136,10 @@ macro_rules! sixteen_bits {
             #[inline(always)]
             fn vector(array: Halves, index: u32) -> [u32; 4] {
                 array.get8_readonly(index as usize)
+            }
+            #[inline(always)]
+            fn vector_ahead(array: Halves, index: u32) -> [u32; 4] {
+                array.get8_speculative(index as usize)
             }
             #[inline(always)]
             fn copy_vector(array: Halves, index: u32, to: Shared<u32>, place: u32) {

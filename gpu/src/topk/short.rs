@@ -43,7 +43,13 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
 #[inline(always)]
 fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scratch) {
     let length = batch.length(row);
-    let share = read_ahead(Scores::<E>::new(batch.scores(row, batch.max_len)));
+    let readable = Scores::<E>::new(batch.scores(row, batch.max_len));
+    // Without vectors that are partly in the row.
+    let is_even = readable.first_place() == 0 && batch.max_len.is_multiple_of(E::PER_VECTOR);
+    let mut share = Share { vectors: [[E::NO_SCORES; 4]; 4], start: 0 };
+    if is_even {
+        share = read_ahead(readable);
+    }
     // Opaque: not computed before the scores are on their way, which would wait for it.
     let len = batch.valid(row, opaque(length.cast_unsigned()).cast_signed());
     if len <= batch.k {
@@ -53,6 +59,9 @@ fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scr
     let scores = Scores::<E>::new(batch.scores(row, len));
     let (places, end) = (scores.places(), scores.vectors());
     let out = || OutRow::new(batch, row, scores);
+    if !is_even {
+        share = scores.share(0, end, const { vectors_ahead::<E>() });
+    }
     // Work on places where there is no score takes time, too.
     let outcome = if places <= AHEAD / 2 {
         let held = Pairs::<4>::of::<E, 2>(&share.first_before::<E, 2>(len), 0, end, scratch.bins);
@@ -77,21 +86,22 @@ fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scr
     }
 }
 
-/// This thread's share of the first [`AHEAD`] places of a row, on its way. Where the row ends before, there may be any
-/// scores.
+/// A thread's vectors of the first [`AHEAD`] places.
+const fn vectors_ahead<E: Element>() -> usize {
+    (AHEAD / E::PER_VECTOR / THREADS) as usize
+}
+
+/// This thread's share of the first [`AHEAD`] places of a row of whole vectors, on its way. Where the row ends before,
+/// there may be any scores.
 #[inline(always)]
 fn read_ahead<E: Element>(row: Scores<E>) -> Share<4> {
-    let count = const { (AHEAD / E::PER_VECTOR / THREADS) as usize };
-    if row.first_place() > 0 || !row.len().is_multiple_of(E::PER_VECTOR) {
-        return row.share(0, row.vectors(), count);
-    }
     let own = opaque(thread::index());
     let mut vectors = [[E::NO_SCORES; 4]; 4];
-    for v in 0..count {
+    for v in 0..const { vectors_ahead::<E>() } {
         // Without a branch, so that all are on their way together. Opaque: not read where it is used, when the length
         // has come.
         let vector = (own + v as u32 * THREADS).min(row.vectors() - 1);
-        vectors[v] = row.vector(vector).map(opaque);
+        vectors[v] = E::vector_ahead(row.array(), vector * E::PER_VECTOR).map(opaque);
     }
     Share { vectors, start: own * E::PER_VECTOR }
 }

@@ -251,7 +251,7 @@ impl Plan {
 
     /// The launch for `rows` rows. It depends on nothing that lies in device memory.
     ///
-    /// It overlaps the one before if the limits say so and the kernel waits for that, which `topk_f32` does.
+    /// It overlaps the one before if the limits say so and the kernel waits for that, which those of `Path::Auto` do.
     /// A binding of the caller's own may launch it without overlap; with overlap, only from PTX for `sm_90`
     /// or later, as [`LaunchConfig::overlap`] says.
     pub fn launch_config(&self, rows: u32) -> LaunchConfig {

@@ -4,6 +4,7 @@
 //! written are uninitialised from then until the thread has waited for the copy, the latest that the hardware
 //! may write them: whoever reads them too early is told. Copies that a thread has not waited for are never made.
 
+use crate::emu::fault::Access;
 use crate::emu::state::{Place, context};
 use crate::emu::{global, shared};
 
@@ -31,7 +32,7 @@ impl Copies {
 }
 
 pub(super) fn begin(to: u32, from: *const u32, place: Place) {
-    let words = global::load(from, true, place);
+    let words = global::load(from, Access::ReadOnly, place);
     shared::expect4(to, place);
     let copies = &mut context().thread().copies;
     copies.under_way.push(Copy { to, words, group: copies.groups });

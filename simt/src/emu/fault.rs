@@ -188,6 +188,8 @@ pub enum Access {
     Read,
     /// Load through the read-only path.
     ReadOnly,
+    /// A load through the read-only path of what may never have been written.
+    Speculative,
     /// Plain store.
     Write,
     /// Atomic load.
@@ -280,6 +282,7 @@ impl fmt::Display for Access {
         f.write_str(match self {
             Self::Read => "plain read",
             Self::ReadOnly => "read-only load",
+            Self::Speculative => "speculative load",
             Self::Write => "plain write",
             Self::AtomicRead => "atomic load",
             Self::AtomicWrite => "atomic store",

@@ -33,10 +33,10 @@ fn access(cx: &mut Context, address: usize, bytes: usize, kind: Kind, place: Pla
         let state = unsafe { &mut *window.words.add(index) };
         let reads = !matches!(kind.access, Access::Write | Access::AtomicWrite);
         let writes = matches!(kind.access, Access::Write | Access::AtomicWrite | Access::AtomicUpdate);
-        if reads && *state & INITIALISED == 0 {
+        if reads && kind.access != Access::Speculative && *state & INITIALISED == 0 {
             uninitialised(cx, window.start + index * 4, place);
         }
-        if kind.access == Access::ReadOnly {
+        if matches!(kind.access, Access::ReadOnly | Access::Speculative) {
             if *state >> WRITTEN_SHIFT & STAMP == cx.stamp {
                 read_only_written(cx, window.start + index * 4, kind.access, place);
             }
@@ -118,12 +118,11 @@ fn plain(access: Access) -> Kind {
     Kind { access, order: None }
 }
 
-/// Loads `N` words; `read_only` through the read-only path.
-pub(super) fn load<const N: usize>(address: *const u32, read_only: bool, place: Place) -> [u32; N] {
+/// Loads `N` words.
+pub(super) fn load<const N: usize>(address: *const u32, access_kind: Access, place: Place) -> [u32; N] {
     let cx = context();
     cx.statistics.global_read_bytes += N as u64 * 4;
-    let kind = plain(if read_only { Access::ReadOnly } else { Access::Read });
-    let words = access(cx, address as usize, 4 * N, kind, place);
+    let words = access(cx, address as usize, 4 * N, plain(access_kind), place);
     // SAFETY: `access` checked that the words are in an allocation, aligned.
     let values = unsafe { words.cast::<[u32; N]>().read() };
     cx.count_load(place);

@@ -250,25 +250,29 @@ impl Machine for Emulator {
 
     #[track_caller]
     unsafe fn global_load(address: *const u32) -> u32 {
-        let [value] = global::load(address, false, Location::caller());
+        let [value] = global::load(address, Access::Read, Location::caller());
         value
     }
     #[track_caller]
     unsafe fn global_load4(address: *const u32) -> [u32; 4] {
-        global::load(address, false, Location::caller())
+        global::load(address, Access::Read, Location::caller())
     }
     #[track_caller]
     unsafe fn global_load_readonly(address: *const u32) -> u32 {
-        let [value] = global::load(address, true, Location::caller());
+        let [value] = global::load(address, Access::ReadOnly, Location::caller());
         value
     }
     #[track_caller]
     unsafe fn global_load4_readonly(address: *const u32) -> [u32; 4] {
-        global::load(address, true, Location::caller())
+        global::load(address, Access::ReadOnly, Location::caller())
+    }
+    #[track_caller]
+    unsafe fn global_load4_speculative(address: *const u32) -> [u32; 4] {
+        global::load(address, Access::Speculative, Location::caller())
     }
     #[track_caller]
     unsafe fn global_load2_readonly(address: *const u32) -> [u32; 2] {
-        global::load(address, true, Location::caller())
+        global::load(address, Access::ReadOnly, Location::caller())
     }
     #[track_caller]
     unsafe fn global_load_half_readonly(address: *const u16) -> u16 {
