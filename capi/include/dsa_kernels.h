@@ -209,8 +209,8 @@ dsa_status dsa_topk_workspace_bytes(const dsa_topk *topk, size_t *bytes);
  * of the launch depends on `rows` alone: a captured launch stays right when lengths and scores change.
  *
  *   scores           device memory, [rows, pitch] of the operator's type, aligned to an element (to 16 bytes
- *                    is faster). Of every row, max_len elements must be readable memory; none behind its
- *                    length is looked at.
+ *                    is faster). Of every row, max_len elements must be readable memory; those behind its
+ *                    length may have any contents, and none is selected.
  *   pitch            elements from one row to the next, at least max_len.
  *   rows             0..=max_rows, a multiple of next_n. With 0, nothing is launched, and addresses may be
  *                    NULL.
