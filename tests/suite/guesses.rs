@@ -84,8 +84,9 @@ const F32: Width = Width(4);
 fn check_all(rows: Vec<Planted>, kind: ScoreType, configure: impl Fn(TopKBuilder) -> TopKBuilder) {
     let device = device(seed(101));
     for Planted { name, wanted, row } in rows {
-        let few = (Path::Sampled, 1);
-        for (path, copies) in [few, (Path::Sampled, scaled(5, 140)), (Path::Cluster, scaled(2, 64))] {
+        for (path, copies) in
+            [(Path::Sampled, 1), (Path::Sampled, scaled(5, 140)), (Path::Cluster, scaled(2, 64))]
+        {
             check(&device, &row, kind, wanted, (path, copies), &configure)
                 .unwrap_or_else(|error| panic!("{name} in {kind}, {copies} rows on {path}: {error}"));
         }

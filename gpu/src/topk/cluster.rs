@@ -26,7 +26,7 @@ use super::candidates::{self, Candidates};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
-use super::key::{ABSENT, NAN, key};
+use super::key::{ABSENT, key};
 use super::output::{Counters, OutRow, Staged, lowest_bit};
 use super::prefix::Sums;
 use super::refine::{self, KeyRange, Merge, Narrowed, Outcome, Scratch};
@@ -101,7 +101,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     }
     let slice = own_slice(scores);
     type Half = Pairs<8>;
-    let will_any_do = !is_ascending && !options.lowest_indices();
+    let will_any_do = options.are_none();
     // The same for all blocks of the cluster.
     let places = share(slice.row) * E::PER_VECTOR;
     let outcome = if places <= RESIDENT_PLACES / 2 {
@@ -114,8 +114,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
         let streamed = unsafe { Streamed::carve(&mut carve) };
         sampled_cluster::select(slice, batch.k, will_any_do, scratch, team, streamed)
     } else {
-        let range = KeyRange { first: NAN, last: u32::MAX };
-        scratch.note(Narrowed { range, above: 0, count: Narrowed::UNCOUNTED });
+        scratch.note(Narrowed::UNKNOWN);
         Outcome::Crowded
     };
     if outcome == Outcome::Crowded {

@@ -59,7 +59,7 @@ pub fn select<E: Element>(
     block::sync();
     let range = KeyRange { first: !extremes.get(Scratch::LOW), last: extremes.get(Scratch::HIGH) };
     if range.first == range.last {
-        if options.is_ascending() || options.lowest_indices() {
+        if !options.are_none() {
             scratch.note(Narrowed { range, above, count });
             return Outcome::Crowded;
         }

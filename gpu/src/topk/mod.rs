@@ -3,11 +3,10 @@
 //! # Contract
 //! Scores are f32, f16 or bf16 ([`element`]), row `r` at `scores + r * pitch`, aligned to a score. Its valid
 //! prefix has `clamp(lengths, 0, max_len)` elements; of what lies behind it, up to `max_len`, nothing is selected,
-//! whatever it is. The output row has k
-//! entries: the indices of the `min(k, len)` largest elements, each once, then -1. Of equal scores any may be
-//! taken, or those with the lowest indices; the order is any, or that of the indices ([`Options`]). On request
-//! the scores at these indices are written, too, then -inf. NaN ranks below every number; -0.0 equals +0.0. The
-//! result is exact for every input.
+//! whatever it is. The output row has k entries: the indices of the `min(k, len)` largest elements, each once, then
+//! -1. Of equal scores any may be taken, or those with the lowest indices; the order is any, or that of the indices
+//! ([`Options`]). On request the scores at these indices are written, too, then -inf. NaN ranks below every number;
+//! -0.0 equals +0.0. The result is exact for every input.
 //!
 //! # The paths
 //! | rows with | path | blocks per row | reads of the row |
@@ -21,9 +20,8 @@
 //! Each row takes its path on the device, from its own length ([`auto`]). [`division`] says which blocks work on
 //! it. Launches of rows that are all short have a kernel of their own ([`short`]), and so have launches of clusters: for
 //! few rows of up to 262,144 elements, or so many longer ones that their clusters keep the device busy; the host's plan
-//! decides. The paths of vLLM's
-//! persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for comparison ([`origin`]). The
-//! algorithms are described in their files.
+//! decides. The paths of vLLM's persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for
+//! comparison ([`origin`]). The algorithms are described in their files.
 
 pub mod ascending;
 pub mod auto;
@@ -103,6 +101,12 @@ impl Options {
     #[inline(always)]
     pub const fn lowest_indices(self) -> bool {
         self.0 & Self::LOWEST_INDICES != 0
+    }
+
+    /// Whether, of equal scores, any may be taken, and in any order.
+    #[inline(always)]
+    pub const fn are_none(self) -> bool {
+        !self.is_ascending() && !self.lowest_indices()
     }
 
     /// Whether [`ASCENDING`](Self::ASCENDING) is set.

@@ -10,7 +10,7 @@ use dsa_simt::{AtomicOp, Carve, Shared, block, thread, warp};
 use super::bins::{self, Ascending, BinOrder, Bins, THREADS};
 use super::candidates::{self, Candidates};
 use super::histogram::Pick;
-use super::key::ABSENT;
+use super::key::{ABSENT, NAN};
 use super::output::{Counters, Staged};
 use super::prefix::Sums;
 use super::source::{Source, Tile, Visitor};
@@ -157,6 +157,9 @@ pub struct Narrowed {
 impl Narrowed {
     /// In place of a count that is not known: more than there can be.
     pub const UNCOUNTED: u32 = 1 << 31;
+    /// Anywhere among all scores.
+    pub const UNKNOWN: Self =
+        Self { range: KeyRange { first: NAN, last: u32::MAX }, above: 0, count: Self::UNCOUNTED };
 
     /// Whether nothing is left to rank: all of the range are wanted, or all of it are equal.
     #[inline(always)]

@@ -123,7 +123,7 @@ pub fn select<E: Element>(
     if listed < wanted && crowded != ABSENT && take_equal(row, crowded, listed, wanted, list, scratch) {
         return Outcome::Staged;
     }
-    scratch.note(Narrowed { range: KeyRange { first: NAN, last: u32::MAX }, above: 0, count: row.len() });
+    scratch.note(Narrowed { count: row.len(), ..Narrowed::UNKNOWN });
     Outcome::Crowded
 }
 

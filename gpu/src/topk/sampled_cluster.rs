@@ -16,7 +16,7 @@ use super::ascending;
 use super::bins::Ascending;
 use super::cluster::{Team, most_ranked, refine_slice};
 use super::element::Element;
-use super::key::{ABSENT, NAN};
+use super::key::ABSENT;
 use super::list::{self, CAPACITY, List, Listed, RangeBins};
 use super::refine::{KeyRange, Merge, Narrowed, Outcome, Scratch};
 use super::sampled::{Listing, Notes, collect, guess};
@@ -105,11 +105,7 @@ pub fn select<E: Element>(
     {
         return Outcome::Staged;
     }
-    scratch.note(Narrowed {
-        range: KeyRange { first: NAN, last: u32::MAX },
-        above: 0,
-        count: Narrowed::UNCOUNTED,
-    });
+    scratch.note(Narrowed::UNKNOWN);
     Outcome::Crowded
 }
 

@@ -10,9 +10,8 @@ use dsa_simt::{Carve, block, grid, opaque, thread};
 use super::auto::{complete, write_whole};
 use super::bins::THREADS;
 use super::element::Element;
-use super::key::NAN;
 use super::output::OutRow;
-use super::refine::{KeyRange, Narrowed, Outcome, Scratch};
+use super::refine::{Narrowed, Outcome, Scratch};
 use super::resident::{self, Held, Pairs};
 use super::scores::{Scores, Share, Slice};
 use super::{Batch, Options, RESIDENT_PLACES};
@@ -76,8 +75,7 @@ fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scr
             resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
         } else {
             // At an address that is not aligned, a row of nearly as many scores has more places.
-            let range = KeyRange { first: NAN, last: u32::MAX };
-            scratch.note(Narrowed { range, above: 0, count: Narrowed::UNCOUNTED });
+            scratch.note(Narrowed::UNKNOWN);
             Outcome::Crowded
         }
     };

@@ -2,7 +2,7 @@
 
 use dsa_kernels_gpu::topk::{self as kernels, cluster, stream};
 
-use super::plan::DRIVER_SHARED_BYTES;
+use super::plan::{most_tiles, shared_bytes_beside};
 use crate::DeviceProperties;
 use crate::topk::Limits;
 
@@ -105,13 +105,9 @@ impl Clusters {
     /// Bytes of shared memory of each block, with as many tiles as there is room for beside `blocks` blocks on a
     /// multiprocessor, if there is any.
     fn shared_bytes(self, size: u32, blocks: u32) -> Option<u32> {
-        let share = (self.shared_bytes_per_multiprocessor / blocks).saturating_sub(DRIVER_SHARED_BYTES);
-        let fits = |bytes: &u32| *bytes <= share.min(self.shared_bytes_per_block);
-        stream::DEPTHS
-            .into_iter()
-            .rev()
-            .map(|tiles| cluster::shared_bytes(self.max_len, size, tiles))
-            .find(fits)
+        let bytes_with = |tiles| cluster::shared_bytes(self.max_len, size, tiles);
+        let share = shared_bytes_beside(blocks, self.shared_bytes_per_multiprocessor);
+        most_tiles(share.min(self.shared_bytes_per_block), bytes_with).map(bytes_with)
     }
 
     /// What a block needs at least.

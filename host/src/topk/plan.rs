@@ -67,11 +67,8 @@ impl Shape {
     fn of_auto(blocks: u32, limits: &Limits, device: &DeviceProperties) -> Self {
         let least = stream::DEPTHS[0];
         let most = device.shared_bytes_per_block;
-        let share = (device.shared_bytes_per_multiprocessor / blocks).saturating_sub(DRIVER_SHARED_BYTES);
-        let depth = |bytes| {
-            let fits = |tiles: &u32| auto::shared_bytes(limits.max_len, *tiles) <= bytes;
-            stream::DEPTHS.into_iter().rfind(fits)
-        };
+        let share = shared_bytes_beside(blocks, device.shared_bytes_per_multiprocessor);
+        let depth = |bytes| most_tiles(bytes, |tiles| auto::shared_bytes(limits.max_len, tiles));
         let tiles = if limits.max_len <= kernels::RESIDENT_PLACES {
             least
         } else {
@@ -97,7 +94,18 @@ enum Variant {
 /// Blocks of `topk_f32` and its like that their launch bounds promise registers for on one multiprocessor.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
 /// Bytes of shared memory that the driver takes for each block.
-pub(super) const DRIVER_SHARED_BYTES: u32 = 1024;
+const DRIVER_SHARED_BYTES: u32 = 1024;
+
+/// Bytes of shared memory of each of `blocks` blocks on a multiprocessor, which has `all`.
+pub(super) fn shared_bytes_beside(blocks: u32, all: u32) -> u32 {
+    (all / blocks).saturating_sub(DRIVER_SHARED_BYTES)
+}
+
+/// The most tiles that a stream may have in a block of up to `bytes` bytes of shared memory, which needs `bytes_with` so
+/// many tiles; if it may have any.
+pub(super) fn most_tiles(bytes: u32, bytes_with: impl Fn(u32) -> u32) -> Option<u32> {
+    stream::DEPTHS.into_iter().rfind(|&tiles| bytes_with(tiles) <= bytes)
+}
 
 impl Plan {
     /// The plan for `limits` on a device with these properties.
