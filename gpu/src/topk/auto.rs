@@ -14,7 +14,7 @@ use super::refine::{self, Outcome, Scratch};
 use super::resident::{self, Pairs};
 use super::sampled::{self, Notes, SampledScratch};
 use super::scores::Scores;
-use super::slab::{Owners, Slab};
+use super::slab::Slab;
 use super::state::RowState;
 use super::stream::{self, Room};
 use super::{Batch, Options, RESIDENT_MAX_LEN, RESIDENT_PLACES, ascending, crowded, trivial};
@@ -26,9 +26,7 @@ pub const fn shared_bytes(max_len: u32, tiles: u32) -> u32 {
     if max_len <= RESIDENT_MAX_LEN {
         always
     } else {
-        let streamed = stream::room_words(tiles);
-        let gathered = Owners::WORDS;
-        always + 4 * (list::WORDS + Notes::WORDS + if streamed > gathered { streamed } else { gathered })
+        always + 4 * (list::WORDS + Notes::WORDS + stream::room_words(tiles))
     }
 }
 
@@ -38,8 +36,8 @@ pub struct Memory {
     /// `u32[row_words(rows)]` ([`row_words`](super::state::row_words)), zero before the first launch and used by
     /// one launch at a time; rows in it are needed only if there are more blocks than rows.
     pub state: *mut u32,
-    /// `u32[blocks, REGION_WORDS]` ([`REGION_WORDS`](super::slab::REGION_WORDS)), aligned to 16 bytes, with any
-    /// contents; likewise.
+    /// `u32[rows, ROW_WORDS]` ([`ROW_WORDS`](super::slab::ROW_WORDS)), aligned to 16 bytes, with any contents;
+    /// likewise.
     pub workspace: *mut u32,
 }
 
@@ -143,22 +141,19 @@ fn stage<E: Element>(
             resident::select::<E, (Half, Half)>(scores, batch.k, options, scratch, out)
         }
     } else {
-        // SAFETY: rows of this length have shared memory for a list and what follows. The lists are gathered when the
-        // scores have come, in the same room.
+        // SAFETY: rows of this length have shared memory for a list and what follows.
         let sampled = unsafe {
             let list = List::carve(&mut carve);
             let notes = Notes::carve(&mut carve);
-            let (mut rest, mut the_same) = (carve, carve);
-            let (room, owners) = (Room::carve(&mut rest), Owners::carve(&mut the_same));
-            SampledScratch { scratch, list, notes, owners, room }
+            SampledScratch { scratch, list, notes, room: Room::carve(&mut carve) }
         };
         let shared = || {
             // Read again, and not held in registers until then.
             let part = desk.known_part();
             // SAFETY: there are several slices, so that there are more blocks than rows, and state and workspace have
-            // room for each of them.
+            // room for each of the rows.
             unsafe {
-                let slab = Slab::from_raw(memory.workspace, part.first, part.slices);
+                let slab = Slab::from_raw(memory.workspace, part.row);
                 (part, RowState::from_raw(memory.state, part.row), slab)
             }
         };

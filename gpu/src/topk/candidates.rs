@@ -98,37 +98,65 @@ impl Candidates {
     ///
     /// Collective over the block, after a block barrier that ends the collection.
     #[inline(always)]
-    pub fn rank<const T: u32>(self, count: u32, wanted: u32, put: impl FnMut(u32, u32)) {
-        self.rank_some::<T>(0, count, count, wanted, put);
+    pub fn rank<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
+        if count <= warp::SIZE {
+            self.rank_few::<T>(count, wanted, put);
+        } else {
+            self.rank_some::<T, 4>(0, count, count, wanted, &mut put);
+        }
     }
 
-    /// As [`rank`](Self::rank), but `put` is called for the candidates `first..end` only.
+    /// The same if there is a lane for each candidate.
     #[inline(always)]
-    pub fn rank_some<const T: u32>(
+    fn rank_few<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
+        let warps = const { T / warp::SIZE };
+        // A warp to each candidate, or to two of them.
+        const { assert!(2 * (T / warp::SIZE) >= warp::SIZE) };
+        // Opaque: not held in registers from before.
+        let (lane, warp) = (opaque(thread::lane()), opaque(thread::warp()));
+        if warp >= count {
+            return;
+        }
+        let number = |of_warp: u32| (warp + of_warp * warps).min(count - 1);
+        let own = place(self.get(lane.min(count - 1)));
+        let candidates = [place(self.get(number(0))), place(self.get(number(1)))];
+        let before =
+            candidates.map(|candidate| warp::ballot(warp::ALL, lane < count && own > candidate).count_ones());
+        let (rank, index) = if lane == 0 {
+            (before[0], !(candidates[0] as u32))
+        } else {
+            (before[1], !(candidates[1] as u32))
+        };
+        if lane < 2 && warp + lane * warps < count && rank < wanted {
+            put(rank, index);
+        }
+    }
+
+    /// As [`rank`](Self::rank), but `put` is called for the candidates `first..end` only, of which a warp ranks `AT_ONCE`
+    /// together: for a few of many.
+    #[inline(always)]
+    pub fn rank_some<const T: u32, const AT_ONCE: usize>(
         self,
         first: u32,
         end: u32,
         count: u32,
         wanted: u32,
-        mut put: impl FnMut(u32, u32),
+        put: &mut impl FnMut(u32, u32),
     ) {
-        // A warp to a few candidates at once, whose comparisons do not wait for each other; a lane to each of
-        // the others.
-        const AT_ONCE: u32 = 4;
+        // A lane to each of the others. The comparisons of a warp's candidates do not wait for each other.
+        let at_once = const { AT_ONCE as u32 };
         let lane = opaque(thread::lane());
-        let mut first = first + thread::warp() * AT_ONCE;
-        // One number to compare: higher keys first, then lower indices.
-        let place = |(key, index): (u32, u32)| u64::from(key) << u32::BITS | u64::from(!index);
+        let mut first = first + thread::warp() * at_once;
         while first < end {
-            let mut candidates = [0; AT_ONCE as usize];
+            let mut candidates = [0; AT_ONCE];
             for i in 0..AT_ONCE {
-                candidates[i as usize] = place(self.get((first + i).min(end - 1)));
+                candidates[i] = place(self.get((first + i as u32).min(end - 1)));
             }
-            let mut before = [0; AT_ONCE as usize];
+            let mut before = [0; AT_ONCE];
             let mut other = lane;
             while other < count {
                 let other_place = place(self.get(other));
-                for i in 0..AT_ONCE as usize {
+                for i in 0..AT_ONCE {
                     before[i] += u32::from(other_place > candidates[i]);
                 }
                 other += warp::SIZE;
@@ -136,18 +164,24 @@ impl Candidates {
             // A lane to each of the warp's candidates.
             let mut rank = 0;
             for i in 0..AT_ONCE {
-                let before = warp::reduce_add(warp::ALL, before[i as usize]);
-                if lane == i {
+                let before = warp::reduce_add(warp::ALL, before[i]);
+                if lane == i as u32 {
                     rank = before;
                 }
             }
             let own = first + lane;
-            if lane < AT_ONCE && own < end && rank < wanted {
+            if lane < at_once && own < end && rank < wanted {
                 put(rank, self.indices.get(own));
             }
-            first += const { AT_ONCE * (T / warp::SIZE) };
+            first += const { AT_ONCE as u32 * (T / warp::SIZE) };
         }
     }
+}
+
+/// One number to compare candidates by: higher keys first, then lower indices.
+#[inline(always)]
+fn place((key, index): (u32, u32)) -> u64 {
+    u64::from(key) << u32::BITS | u64::from(!index)
 }
 
 impl TieSink for Candidates {

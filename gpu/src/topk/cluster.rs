@@ -365,9 +365,13 @@ fn finish<E: Element>(
         let share = part(count);
         let first = (cluster::rank() * share).min(count);
         let end = (first + share).min(count);
-        team.gathered.rank_some::<THREADS>(first, end, count, batch.k - above, |rank, index| {
-            out.put(above + rank, index);
-        });
+        let mut put = |rank, index| out.put(above + rank, index);
+        // One to a warp, if that is enough: the warps work side by side.
+        if share <= const { THREADS / warp::SIZE } {
+            team.gathered.rank_some::<THREADS, 1>(first, end, count, batch.k - above, &mut put);
+        } else {
+            team.gathered.rank_some::<THREADS, 4>(first, end, count, batch.k - above, &mut put);
+        }
         cluster::wait_until_left();
         return;
     }

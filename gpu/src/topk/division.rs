@@ -26,8 +26,6 @@ pub struct Part {
     pub number: u32,
     /// Slices of the row.
     pub slices: u32,
-    /// Number of its first slice among the slices of all rows, if it has several.
-    pub first: u32,
 }
 
 /// What a block works on, in shared memory: the same for all threads, and the registers are wanted.
@@ -38,7 +36,7 @@ pub struct Desk(Shared<u32>);
 const NOTHING: u32 = u32::MAX;
 /// Most short rows of a block of a batch that has long ones, too: most parts on a desk.
 pub const SHORT_ROWS: u32 = 3;
-/// Words of a part.
+/// Words of a part, rounded up to 16 bytes.
 const PART: u32 = 4;
 
 impl Desk {
@@ -60,13 +58,13 @@ impl Desk {
     fn put(self, place: u32, part: Part) {
         const { assert!(MAX_SLICES <= u16::MAX as u32) };
         let packed = part.number | part.slices << u16::BITS;
-        self.0.set4(PART * place, [part.row, part.len, packed, part.first]);
+        self.0.set4(PART * place, [part.row, part.len, packed, 0]);
     }
 
     /// Puts a row on the desk that the block works on alone.
     #[inline(always)]
     fn put_row(self, place: u32, row: u32, len: u32) {
-        self.put(place, Part { row, len, number: 0, slices: 1, first: 0 });
+        self.put(place, Part { row, len, number: 0, slices: 1 });
     }
 
     /// Clears the places from `first` on. Called by one thread.
@@ -87,8 +85,8 @@ impl Desk {
     /// The block's part, of which [`part`](Self::part) has said that there is one.
     #[inline(always)]
     pub fn known_part(self) -> Part {
-        let [row, len, packed, first] = self.0.get4(0);
-        Part { row, len, number: packed & 0xffff, slices: packed >> u16::BITS, first }
+        let [row, len, packed, _] = self.0.get4(0);
+        Part { row, len, number: packed & 0xffff, slices: packed >> u16::BITS }
     }
 
     /// Whether there may be long rows, so that blocks that have no row of their own are divided among them.
@@ -113,7 +111,7 @@ impl Desk {
             let (number, slices) =
                 if divided { (block::index(), pieces(len).clamp(1, blocks)) } else { (0, 1) };
             let row = if row < batch.rows && number < slices { row } else { NOTHING };
-            self.put(0, Part { row, len, number, slices, first: 0 });
+            self.put(0, Part { row, len, number, slices });
             if Self::may_divide(batch) {
                 self.clear(1);
             }
@@ -179,7 +177,7 @@ impl Desk {
         let ([first], _) = sums.before([slices]);
         let number = own_block.wrapping_sub(first);
         if number < slices {
-            self.put(0, Part { row, len, number, slices, first });
+            self.put(0, Part { row, len, number, slices });
         }
     }
 }

@@ -39,6 +39,13 @@ impl List {
         self.indices.set(place, index);
     }
 
+    /// Writes four elements from a place on that is a multiple of four.
+    #[inline(always)]
+    pub fn set4(self, place: u32, scores: [f32; 4], indices: [u32; 4]) {
+        self.scores.set4(place, scores);
+        self.indices.set4(place, indices);
+    }
+
     /// The score at a place.
     #[inline(always)]
     pub fn score(self, place: u32) -> f32 {
@@ -143,7 +150,8 @@ impl Listed {
     }
 
     /// Stages the indices of the elements above the keys `found`, and lists those with one of these keys in `listed`,
-    /// as `counters` count them; `N` at once in each thread. Collective over the block.
+    /// as `counters` count them ([`reserve_few`](Counters::reserve_few)); `N` at once in each thread. Collective over the
+    /// block.
     #[inline(always)]
     pub fn place<const N: usize>(
         self,
@@ -162,15 +170,17 @@ impl Listed {
                 ties |= u32::from(keys[i as usize] >= found.first) << i;
             }
             let mut ties = ties & !winners;
+            let (position, mut number) = counters.reserve_few(winners.count_ones(), ties.count_ones());
             let mut indices = [0; N];
             for i in 0..N as u32 {
                 // All of them, at once: opaque, or each would be read when its bit is looked at, and waited for.
                 indices[i as usize] = opaque(self.list.index(place(i).min(self.len - 1)));
             }
-            staged.set_winners(counters, winners, N as u32, |i| indices[i as usize]);
+            staged.set_reserved(winners, N as u32, position, |i| indices[i as usize]);
             while ties != 0 {
                 let place = place(lowest_bit(ties));
-                listed.add(counters.tie(), key(self.list.score(place)), self.list.index(place));
+                listed.add(number, key(self.list.score(place)), self.list.index(place));
+                number += 1;
                 ties &= ties - 1;
             }
             first += N as u32 * THREADS;

@@ -215,7 +215,13 @@ pub(super) fn place<E: Element, H: Held<E>>(
     if !is_ascending {
         let out = out();
         out.write(staged, 0, pick.above);
-        ranked.rank::<THREADS>(pick.count, rest, |rank, index| out.put(pick.above + rank, index));
+        let mut put = |rank, index| out.put(pick.above + rank, index);
+        // Most bins of long rows have more than a few.
+        if const { H::SCORES <= 16 } {
+            ranked.rank::<THREADS>(pick.count, rest, put);
+        } else {
+            ranked.rank_some::<THREADS, 4>(0, pick.count, pick.count, rest, &mut put);
+        }
         return Outcome::Done;
     }
     ranked.rank::<THREADS>(pick.count, rest, |_, index| {

@@ -28,7 +28,7 @@ use super::list::{CAPACITY, List, RangeBins};
 use super::output::lowest_bit;
 use super::refine::{self, Alone, KeyRange, Narrowed, Outcome, Scratch};
 use super::scores::{Scores, index};
-use super::slab::{Owners, Slab};
+use super::slab::Slab;
 use super::source::{Source, Tile, Visitor};
 use super::state::RowState;
 use super::stream::{self, Room, Stream};
@@ -49,9 +49,7 @@ pub struct SampledScratch {
     pub list: List,
     /// The notes.
     pub notes: Notes,
-    /// What gathering the lists of several slices needs.
-    pub owners: Owners,
-    /// Where the scores come to, before that.
+    /// Where the scores come to.
     pub room: Room,
 }
 
@@ -76,7 +74,7 @@ pub fn select<E: Element>(
     shared: impl Fn() -> (Part, RowState, Slab),
     sampled: SampledScratch,
 ) -> Outcome {
-    let SampledScratch { scratch, list, notes, owners, room } = sampled;
+    let SampledScratch { scratch, list, notes, room } = sampled;
     let is_alone = part.slices == 1;
     let share = row.vectors().div_ceil(part.slices);
     let first = part.number * share;
@@ -95,15 +93,15 @@ pub fn select<E: Element>(
     grid::let_later_start();
     let mut listed = scratch.counters.winners();
     if !is_alone {
-        let (part, _, slab) = shared();
-        slab.write(part.number, listed, list);
-        let (part, state, _) = shared();
-        if !state.arrive(part.slices) {
-            return Outcome::Done;
+        let (_, state, slab) = shared();
+        slab.write(state.reserve(listed, scratch.words), listed, list);
+        let (part, state, slab) = shared();
+        let Some(all) = state.arrive(part.slices, listed, scratch.words) else { return Outcome::Done };
+        listed = all;
+        if listed <= CAPACITY {
+            let bins = bins();
+            slab.gather(listed, list, |exists, score| bins.add(exists, score));
         }
-        let (part, _, slab) = shared();
-        let bins = bins();
-        listed = slab.gather(part.slices, list, owners, scratch, |exists, score| bins.add(exists, score));
     }
     // The list is complete and counted, and all have read the counters.
     block::sync();
@@ -257,13 +255,12 @@ impl Spread {
     pub fn of(len: u32, vectors: u32, per_vector: u32, wanted: u32, address: u32) -> Self {
         let round = THREADS * per_vector;
         let expected = if wanted > LARGE_K { EXPECTED_LARGE_K } else { EXPECTED };
-        // Powers of two: a division would take longer than the loop.
-        let mut doubled = 0_u32;
-        while (u64::from(wanted) * u64::from(round)) << doubled < expected * u64::from(len)
-            && (8 * round) << (doubled + 1) <= len
-        {
-            doubled += 1;
-        }
+        // The least that makes the sample large enough, but for rows that are too short for that. Powers of two: a
+        // division would take longer.
+        let (least, needed) = (u64::from(wanted) * u64::from(round), expected * u64::from(len));
+        let larger = least.leading_zeros().saturating_sub(needed.leading_zeros());
+        let enough = larger + u32::from(least << larger < needed);
+        let doubled = enough.min((len / (8 * round)).max(1).ilog2());
         // Neither the first nor the last vector: they may be partial.
         let stretch = ((vectors - 2) / THREADS) >> doubled.saturating_sub(1);
         Self { doubled, stretch, odd: address / 16 % 2 }

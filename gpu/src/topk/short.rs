@@ -45,10 +45,12 @@ fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scr
     let readable = Scores::<E>::new(batch.scores(row, batch.max_len));
     // Without vectors that are partly in the row.
     let is_even = readable.first_place() == 0 && batch.max_len.is_multiple_of(E::PER_VECTOR);
-    let mut share = Share { vectors: [[E::NO_SCORES; 4]; 4], start: 0 };
-    if is_even {
-        share = read_ahead(readable);
-    }
+    let share = if is_even {
+        read_ahead(readable)
+    } else {
+        let scores = Scores::<E>::new(batch.scores(row, batch.valid(row, length)));
+        scores.share(0, scores.vectors(), const { vectors_ahead::<E>() })
+    };
     // Opaque: not computed before the scores are on their way, which would wait for it.
     let len = batch.valid(row, opaque(length.cast_unsigned()).cast_signed());
     if len <= batch.k {
@@ -58,9 +60,6 @@ fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scr
     let scores = Scores::<E>::new(batch.scores(row, len));
     let (places, end) = (scores.places(), scores.vectors());
     let out = || OutRow::new(batch, row, scores);
-    if !is_even {
-        share = scores.share(0, end, const { vectors_ahead::<E>() });
-    }
     // Work on places where there is no score takes time, too.
     let outcome = if places <= AHEAD / 2 {
         let held = Pairs::<4>::of::<E, 2>(&share.first_before::<E, 2>(len), 0, end, scratch.bins);
@@ -98,7 +97,7 @@ fn read_ahead<E: Element>(row: Scores<E>) -> Share<4> {
     for v in 0..const { vectors_ahead::<E>() } {
         // Without a branch, so that all are on their way together. Opaque: not read where it is used, when the length
         // has come.
-        let vector = (own + v as u32 * THREADS).min(row.vectors() - 1);
+        let vector = (own + v as u32 * THREADS).min(row.len() / E::PER_VECTOR - 1);
         vectors[v] = E::vector_ahead(row.array(), vector * E::PER_VECTOR).map(opaque);
     }
     Share { vectors, start: own * E::PER_VECTOR }

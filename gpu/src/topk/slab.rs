@@ -1,155 +1,100 @@
 //! How the blocks of a row hand over what they listed, without waiting for each other.
 //!
-//! Each block has a region of the workspace for its own list and its length. It writes them, then counts itself
-//! as arrived; the block that finds all others arrived reads the lists. The order of the regions is that of the
-//! slices. Nothing is reserved from others: one atomic per block, and a list that does not fit hurts nobody
-//! else's.
+//! A row has one list in the workspace. Each block reserves places in it for its own list, writes it there, and counts
+//! itself and its elements as arrived ([`RowState`](super::state::RowState)); the block that finds all others arrived
+//! reads the whole list, from its start to its end: nobody looks for anything. What does not fit is counted only, which
+//! is seen by the number of elements.
 
-use dsa_simt::{Carve, Global, Shared, block, opaque, thread, warp};
+use dsa_simt::{Global, opaque, thread};
 
 use super::bins::THREADS;
 use super::list::{CAPACITY, List};
-use super::refine::Scratch;
 
-/// Words of the region of one slice.
-pub const REGION_WORDS: u32 = HEADER + 2 * CAPACITY;
-/// A cache line for the length of the list.
-const HEADER: u32 = 32;
-/// Most slices of a row: each thread looks at one.
+/// Words of the list of a row.
+pub const ROW_WORDS: u32 = 2 * CAPACITY;
+/// Most slices of a row: each thread looks at one when they are made.
 pub const MAX_SLICES: u32 = THREADS;
 
-/// The regions of the slices of a row.
+/// The list of a row.
 #[derive(Clone, Copy)]
 pub struct Slab(Global<u32>);
 
 impl Slab {
-    /// The regions that begin with region `first` of those at `workspace`, one for each of `slices` slices.
+    /// The list of row `row` of those at `workspace`.
     ///
     /// # Safety
-    /// As for [`Global::from_raw`], for [`REGION_WORDS`]` * (first + slices)` words at `workspace`, aligned to 16
-    /// bytes, if the slab is used; these regions are this row's.
+    /// As for [`Global::from_raw`], for [`ROW_WORDS`]` * (row + 1)` words at `workspace`, aligned to 16 bytes, if the slab is used.
     #[inline(always)]
-    pub unsafe fn from_raw(workspace: *mut u32, first: u32, slices: u32) -> Self {
+    pub unsafe fn from_raw(workspace: *mut u32, row: u32) -> Self {
         // SAFETY: passed on to the caller.
-        let all = unsafe { Global::from_raw(workspace, ((first + slices) * REGION_WORDS) as usize) };
-        Self(all.slice((first * REGION_WORDS) as usize, (slices * REGION_WORDS) as usize))
+        let all = unsafe { Global::from_raw(workspace, ((row + 1) * ROW_WORDS) as usize) };
+        Self(all.slice((row * ROW_WORDS) as usize, ROW_WORDS as usize))
     }
 
-    #[inline(always)]
-    fn region(self, slice: u32) -> Region {
-        Region(self.0.slice((slice * REGION_WORDS) as usize, REGION_WORDS as usize))
-    }
-
-    /// Writes the `listed` elements of `list`, of slice `number`. `listed` may be above [`CAPACITY`], which makes
-    /// the total too large for a list, too.
+    /// Writes the `listed` elements of `list` to the places from `first` on, which were reserved for them; nothing if
+    /// they do not fit.
     ///
     /// Collective over the block, after a block barrier.
     #[inline(always)]
-    pub fn write(self, number: u32, listed: u32, list: List) {
-        let region = self.region(number);
-        if thread::index() == 0 {
-            region.0.set(0, listed);
+    pub fn write(self, first: u32, listed: u32, list: List) {
+        if listed > CAPACITY || first + listed > CAPACITY {
+            return;
         }
-        if listed <= CAPACITY {
-            // Whole vectors: what is behind the list is written, too.
-            let mut place = 4 * opaque(thread::index());
-            while place < listed {
-                region.write(list, place, listed);
-                place += 4 * THREADS;
-            }
+        let mut place = opaque(thread::index());
+        while place < listed {
+            self.0.set((first + place) as usize, list.score(place).to_bits());
+            self.0.set((CAPACITY + first + place) as usize, list.index(place));
+            place += THREADS;
         }
     }
 
-    /// Reads the lists of all slices into `list`, in their order, and shows each score to `count`, if they fit
-    /// in it. Returns how many elements there are.
+    /// Reads the `listed` elements of the row into `list`, and shows each score to `count`. They fit.
     ///
     /// Collective over the block that was told that all have arrived
     /// ([`RowState::arrive`](super::state::RowState::arrive)). Needs a block barrier before `list` is
     /// read.
     #[inline(always)]
-    pub fn gather(
-        self,
-        slices: u32,
-        list: List,
-        owners: Owners,
-        scratch: Scratch,
-        count: impl Fn(bool, f32),
-    ) -> u32 {
-        let thread = opaque(thread::index());
-        let own = if thread < slices { self.region(thread).0.get(0) } else { 0 };
-        // Capped, so that the sum of many does not wrap.
-        let own = own.min(CAPACITY + 1);
-        let ([before, groups_before], [total, groups]) = scratch.sums.before([own, own.div_ceil(GROUP)]);
-        if total > CAPACITY {
-            return total;
-        }
-        let starts = scratch.words;
-        starts.set(thread, before | groups_before << u16::BITS);
-        block::sync();
-        // Behind the last slice there are empty ones, if not as many as threads.
-        let start_of =
-            |slice: u32| if slice < THREADS { starts.get(slice) } else { total | groups << u16::BITS };
-        // All threads take equally many groups, wherever they are: the lists may be of very different lengths.
-        let mut slice = thread::warp();
-        while slice < slices {
-            let end = start_of(slice + 1) >> u16::BITS;
-            let mut group = (start_of(slice) >> u16::BITS) + opaque(thread::lane());
-            while group < end {
-                owners.0.set(group, slice);
-                group += warp::SIZE;
-            }
-            slice += THREADS / warp::SIZE;
-        }
-        block::sync();
-        let entries = |group: u32| {
-            let slice = owners.0.get(group);
-            let (start, next) = (start_of(slice), start_of(slice + 1));
-            let from = GROUP * (group - (start >> u16::BITS));
-            let place = (start & 0xffff) + from;
-            self.region(slice).read(from, place, next & 0xffff)
-        };
-        let mut group = thread;
-        while group < groups {
+    pub fn gather(self, listed: u32, list: List, count: impl Fn(bool, f32)) {
+        let mut group = opaque(thread::index());
+        while GROUP * group < listed {
             // Two of them, in flight together.
-            let near = entries(group);
-            let are_two = group + THREADS < groups;
-            let far = if are_two { entries(group + THREADS) } else { near };
+            let near = self.read(group, listed);
+            let far = self.read(group + THREADS, listed);
             near.store(list, &count);
-            if are_two {
-                far.store(list, &count);
-            }
+            far.store(list, &count);
             group += 2 * THREADS;
         }
-        total
+    }
+
+    /// Reads a group of the first `listed` elements.
+    #[inline(always)]
+    fn read(self, group: u32, listed: u32) -> Entries {
+        let place = GROUP * group;
+        let mut entries =
+            Entries { scores: [0; 4], indices: [0; 4], place, len: listed.saturating_sub(place) };
+        if place + GROUP <= listed {
+            entries.scores = self.0.get4(place as usize);
+            entries.indices = self.0.get4((CAPACITY + place) as usize);
+        } else {
+            // Nobody has written what is behind the last one.
+            for i in 0..GROUP {
+                if place + i < listed {
+                    entries.scores[i as usize] = self.0.get((place + i) as usize);
+                    entries.indices[i as usize] = self.0.get((CAPACITY + place + i) as usize);
+                }
+            }
+        }
+        entries
     }
 }
 
 /// Elements that are read at once.
 const GROUP: u32 = 4;
 
-/// Which slice each group of elements comes from, in shared memory.
-#[derive(Clone, Copy)]
-pub struct Owners(Shared<u32>);
-
-impl Owners {
-    /// Words of shared memory that [`Owners::carve`] takes: the last group of a slice may be a part of one.
-    pub const WORDS: u32 = CAPACITY / GROUP + MAX_SLICES;
-
-    /// Takes its room from `carve`.
-    ///
-    /// # Safety
-    /// As for [`Carve::array`], for [`Owners::WORDS`] words.
-    #[inline(always)]
-    pub unsafe fn carve(carve: &mut Carve) -> Self {
-        // SAFETY: passed on to the caller.
-        Self(unsafe { carve.array(Self::WORDS) })
-    }
-}
-
-/// Some elements of a list on their way to a place in another one.
+/// Some elements of the list of a row on their way to the same places of another one.
 #[derive(Clone, Copy)]
 struct Entries {
-    scores: [f32; GROUP as usize],
+    scores: [u32; GROUP as usize],
     indices: [u32; GROUP as usize],
     place: u32,
     /// How many there are.
@@ -159,45 +104,13 @@ struct Entries {
 impl Entries {
     #[inline(always)]
     fn store(self, list: List, count: &impl Fn(bool, f32)) {
+        const { assert!(CAPACITY.is_multiple_of(GROUP)) };
+        if self.len > 0 {
+            // Behind the last one there is room.
+            list.set4(self.place, self.scores.map(f32::from_bits), self.indices);
+        }
         for i in 0..GROUP {
-            let (exists, score) = (i < self.len, self.scores[i as usize]);
-            if exists {
-                list.set(self.place + i, score, self.indices[i as usize]);
-            }
-            count(exists, score);
-        }
-    }
-}
-
-/// The region of a slice.
-#[derive(Clone, Copy)]
-struct Region(Global<u32>);
-
-impl Region {
-    const SCORES: usize = HEADER as usize;
-    const INDICES: usize = (HEADER + CAPACITY) as usize;
-
-    /// Writes the four elements from place `place` on, of a list of `len`; behind its end, the last one.
-    #[inline(always)]
-    fn write(self, list: List, place: u32, len: u32) {
-        let (mut scores, mut indices) = ([0; 4], [0; 4]);
-        for i in 0..4 {
-            let from = (place + i).min(len - 1);
-            (scores[i as usize], indices[i as usize]) = (list.score(from).to_bits(), list.index(from));
-        }
-        self.0.set4(Self::SCORES + place as usize, scores);
-        self.0.set4(Self::INDICES + place as usize, indices);
-    }
-
-    /// Reads the four elements from place `from` on, which are to go to `place` of a list in which the slice's end
-    /// before `end`.
-    #[inline(always)]
-    fn read(self, from: u32, place: u32, end: u32) -> Entries {
-        Entries {
-            scores: self.0.get4(Self::SCORES + from as usize).map(f32::from_bits),
-            indices: self.0.get4(Self::INDICES + from as usize),
-            place,
-            len: end - place,
+            count(i < self.len, f32::from_bits(self.scores[i as usize]));
         }
     }
 }

@@ -3,9 +3,11 @@
 //! All of them are zero between launches: the host zeroes them once, and every launch leaves them zero.
 //! The layout is public because the host allocates it.
 
-use dsa_simt::{AtomicOp, Global, Order, Scope, block, thread};
+use dsa_simt::{AtomicOp, Global, Order, Scope, Shared, block, thread};
 
 use super::histogram::MAX_BINS;
+use super::list::CAPACITY;
+use super::slab::MAX_SLICES;
 
 /// Words that keep two things that different blocks write out of each other's cache line.
 const LINE: u32 = 32;
@@ -45,23 +47,61 @@ impl RowState {
         Self(all.slice((QUEUE_WORDS + row * ROW_WORDS) as usize, ROW_WORDS as usize))
     }
 
-    /// Counts the block as done with one of `slices` slices, and tells whether all others are, too: then what they
-    /// wrote before is visible to this block, and the state is zero again.
-    ///
-    /// Collective over the block; ends with a block barrier.
+    /// Where blocks arrive: how many have, and how many elements they have listed together.
+    const ARRIVED: usize = 0;
+    /// Places that were reserved.
+    const RESERVED: usize = 1;
+    /// In the word of arrivals, one block.
+    const BLOCK: u32 = 1 << 22;
+
+    /// What is counted of a list of `listed` elements: of one that is too long, that it is.
     #[inline(always)]
-    pub fn arrive(self, slices: u32) -> bool {
+    fn counted(listed: u32) -> u32 {
+        const { assert!(MAX_SLICES * (CAPACITY + 1) < Self::BLOCK && MAX_SLICES <= u32::MAX / Self::BLOCK) };
+        listed.min(CAPACITY + 1)
+    }
+
+    /// Reserves places in the list of the row for the `listed` elements of the block, and returns the first.
+    ///
+    /// Collective over the block, to which `words` tell it; ends with a block barrier.
+    #[inline(always)]
+    pub fn reserve(self, listed: u32, words: Shared<u32>) -> u32 {
+        if thread::index() == 0 {
+            let counted = Self::counted(listed);
+            words
+                .set(0, self.0.atomic(AtomicOp::Add, Self::RESERVED, counted, Order::Relaxed, Scope::Device));
+        }
+        block::sync();
+        words.get(0)
+    }
+
+    /// Counts the block as done with one of `slices` slices, of which it has listed `listed` elements. If all others are
+    /// done, too, returns how many they have listed together, or a number above [`CAPACITY`] if that is too many: then
+    /// what they wrote before is visible to this block, and the state is zero again.
+    ///
+    /// Collective over the block, to which `words` tell it; ends with a block barrier.
+    #[inline(always)]
+    pub fn arrive(self, slices: u32, listed: u32, words: Shared<u32>) -> Option<u32> {
         block::sync();
         let mut is_last = false;
         if thread::index() == 0 {
+            let counted = Self::counted(listed);
             // What the block wrote before its barrier is visible to whoever arrives after this.
-            let arrived = self.0.atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
-            is_last = arrived == slices - 1;
+            let before = self.0.atomic(
+                AtomicOp::Add,
+                Self::ARRIVED,
+                Self::BLOCK | counted,
+                Order::AcqRel,
+                Scope::Device,
+            );
+            is_last = before / Self::BLOCK == slices - 1;
             if is_last {
-                self.0.set(0, 0);
+                words.set(1, before % Self::BLOCK + counted);
+                self.0.set(Self::ARRIVED, 0);
+                self.0.set(Self::RESERVED, 0);
             }
         }
-        block::sync_or(is_last)
+        if block::sync_or(is_last) { Some(words.get(1)) } else { None }
     }
 }
 

@@ -298,11 +298,7 @@ impl Plan {
 
     /// Bytes of scratch memory, with any content, that a launch uses: a multiple of 256, aligned to 256 bytes.
     pub fn workspace_bytes(&self) -> usize {
-        let regions = match self.sliced_rows() {
-            0 => 0,
-            rows => self.launch_config(rows).grid as usize,
-        };
-        (4 * slab::REGION_WORDS as usize * regions).next_multiple_of(WORKSPACE_ALIGNMENT)
+        (4 * slab::ROW_WORDS as usize * self.sliced_rows() as usize).next_multiple_of(WORKSPACE_ALIGNMENT)
     }
 
     /// The kernel's parameters, one slot each in order, for
@@ -554,8 +550,7 @@ mod tests {
             assert!(plan.workspace_bytes().is_multiple_of(WORKSPACE_ALIGNMENT), "{max_rows} rows");
             let sliced = |rows: &u32| plan.launch_config(*rows).grid > *rows;
             for rows in (1..=max_rows.min(1000)).filter(sliced) {
-                let grid = plan.launch_config(rows).grid as usize;
-                assert!(plan.workspace_bytes() >= 4 * slab::REGION_WORDS as usize * grid, "{rows} rows");
+                assert!(plan.workspace_bytes() >= 4 * (slab::ROW_WORDS * rows) as usize, "{rows} rows");
                 assert!(plan.state_bytes() >= 4 * state::row_words(rows) as usize, "{rows} rows");
             }
         }
