@@ -117,7 +117,7 @@ impl<T: Word> Shared<T> {
     /// The same array in block `rank` of the cluster.
     #[inline(always)]
     pub fn at_rank(self, rank: u32) -> Remote<T> {
-        Remote { start: Active::shared_at_rank(self.start, rank), len: self.len, element: PhantomData }
+        Remote { start: self.start, len: self.len, rank, element: PhantomData }
     }
 
     #[inline(always)]
@@ -172,6 +172,7 @@ impl Shared<u32> {
 pub struct Remote<T> {
     start: u32,
     len: u32,
+    rank: u32,
     element: PhantomData<*mut T>,
 }
 
@@ -196,7 +197,10 @@ impl<T: Word> Remote<T> {
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn at(self, index: u32) -> u32 {
         Active::check_index(Space::Shared, index as usize, 1, self.len as usize);
-        self.start + index * 4
+        // The word's own address, and then the same in the other block. `ptxas` reads it by a generic address of 64 bits
+        // and may move a constant part of a sum from the address into the instruction: wrong, if what is left is below
+        // zero in 32 bits, as that of `4096 - index` is.
+        Active::shared_at_rank(self.start + index * 4, self.rank)
     }
 }
 

@@ -56,28 +56,43 @@ fn with_values(builder: TopKBuilder) -> TopKBuilder {
 
 #[test]
 fn crowded_bins_of_short_rows_are_told_apart() {
-    let seed = seed(151);
-    let device = device(seed);
-    let wanted = 1_000;
     // Up to 256 scores are ranked. The rows have 8, 16 and 32 scores to a thread.
     for (len, in_bin) in
         [(3_001, 256), (3_001, 2_100), (8_005, 257), (8_005, 2_049), (8_005, 7_100), (12_001, 3_000)]
     {
-        let spec = BatchSpec::full(Distribution::Normal, seed, len, 1);
-        for configure in [any, on_few_multiprocessors, lowest, ascending, with_values] {
-            let mut batch = build(spec.clone());
-            let mut selector = selector(&device, wanted, &spec, configure);
-            for kind in Kind::ALL {
-                for place in ORDERS {
-                    batch.scores.iter_mut().enumerate().for_each(|(i, score)| *score = -1.0 - i as f32);
-                    let above = wanted - in_bin / 10;
-                    (0..above).for_each(|i| batch.scores[place(i, len)] = 100.0 + i as f32);
-                    for i in 0..in_bin {
-                        batch.scores[place(len - in_bin + i, len)] = kind.score(i);
-                    }
-                    let checked = selector.check(&batch);
-                    checked.unwrap_or_else(|error| panic!("{in_bin} of {len}, {kind:?}: {error}"));
+        check_bin(len, in_bin, in_bin / 10);
+    }
+}
+
+#[test]
+fn few_scores_of_a_bin_are_ranked() {
+    // A lane to each of them up to 32.
+    for (len, in_bin, of_bin) in
+        [(3_001, 1, 1), (3_001, 17, 16), (8_005, 32, 5), (8_005, 33, 32), (8_005, 65, 1), (12_001, 31, 30)]
+    {
+        check_bin(len, in_bin, of_bin);
+    }
+}
+
+/// Selects rows of `len` scores of which `in_bin` share a bin, `of_bin` of which are selected.
+fn check_bin(len: usize, in_bin: usize, of_bin: usize) {
+    let seed = seed(151);
+    let device = device(seed);
+    let wanted = 1_000;
+    let spec = BatchSpec::full(Distribution::Normal, seed, len, 1);
+    for configure in [any, on_few_multiprocessors, lowest, ascending, with_values] {
+        let mut batch = build(spec.clone());
+        let mut selector = selector(&device, wanted, &spec, configure);
+        for kind in Kind::ALL {
+            for place in ORDERS {
+                batch.scores.iter_mut().enumerate().for_each(|(i, score)| *score = -1.0 - i as f32);
+                let above = wanted - of_bin;
+                (0..above).for_each(|i| batch.scores[place(i, len)] = 100.0 + i as f32);
+                for i in 0..in_bin {
+                    batch.scores[place(len - in_bin + i, len)] = kind.score(i);
                 }
+                let checked = selector.check(&batch);
+                checked.unwrap_or_else(|error| panic!("{in_bin} of {len}, {kind:?}: {error}"));
             }
         }
     }

@@ -35,7 +35,7 @@ use super::sampled_cluster::{self, Streamed};
 use super::scores::{Scores, Slice, index};
 use super::source::{Source, Tile, Visitor};
 use super::stream;
-use super::{Batch, Options, RESIDENT_PLACES, ascending};
+use super::{Batch, MAX_K, Options, RESIDENT_PLACES, ascending};
 
 /// Most blocks of a cluster.
 pub const MAX_BLOCKS: u32 = 16;
@@ -104,7 +104,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     let will_any_do = options.are_none();
     // The same for all blocks of the cluster.
     let places = share(slice.row) * E::PER_VECTOR;
-    let outcome = if places <= RESIDENT_PLACES / 2 {
+    let mut outcome = if places <= RESIDENT_PLACES / 2 {
         select::<E, Half>(slice, batch.k, is_ascending, scratch, team)
     } else if places <= RESIDENT_PLACES {
         select::<E, (Half, Half)>(slice, batch.k, is_ascending, scratch, team)
@@ -118,7 +118,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
         Outcome::Crowded
     };
     if outcome == Outcome::Crowded {
-        refine_slice(&slice, slice, batch.k, false, scratch, team);
+        outcome = refine_slice(&slice, slice, batch.k, will_any_do, scratch, team);
     }
     finish(&batch, row, slice, is_ascending, outcome, scratch, team);
 }
@@ -163,7 +163,8 @@ fn sum_of_lower(rank: u32, of: impl Fn(u32) -> u32) -> u32 {
 #[inline(always)]
 fn own_slice<E: Element>(row: Scores<E>) -> Slice<E> {
     let end = row.vectors();
-    let first = (cluster::rank() * share(row)).min(end);
+    // Opaque: computed where it is used, and not held in registers.
+    let first = (opaque(cluster::rank()) * share(row)).min(end);
     Slice { row, first, end: end.min(first + share(row)) }
 }
 
@@ -218,7 +219,7 @@ fn first_index<E: Element>(slice: Slice<E>) -> u32 {
 
 /// As [`select`], for any distribution: from `source`, in which all elements of the slice are that can be among the
 /// k largest. What is known of the k-th largest was noted. Of the elements equal to it those with the lowest indices are
-/// taken, which are looked for in the slice, unless `will_any_do`.
+/// taken, which are looked for in the slice, unless `will_any_do` ([`Outcome::EqualApart`]).
 ///
 /// Collective over the cluster; begins with a block barrier.
 #[inline(always)]
@@ -229,7 +230,7 @@ pub(super) fn refine_slice<E: Element>(
     will_any_do: bool,
     scratch: Scratch,
     team: Team,
-) {
+) -> Outcome {
     let Scratch { counters, sums, .. } = scratch;
     block::sync();
     let known = scratch.noted();
@@ -241,50 +242,55 @@ pub(super) fn refine_slice<E: Element>(
     let are_all_wanted = above + count == wanted;
     let are_equal = range.first == range.last && !are_all_wanted;
     let winning = if are_all_wanted { range.first - 1 } else { range.last };
-    let is_settled = are_all_wanted || are_equal;
+    let is_settled = are_all_wanted || are_equal && !will_any_do;
     scratch.note(if is_settled { Narrowed { range, above: wanted, count: 0 } } else { narrowed });
     block::sync();
-    source.visit(&mut Emit {
-        counters,
-        staged: team.staged(),
-        listed: team.listed,
-        first: range.first,
-        winning,
-        are_listed: !are_equal,
-    });
+    let staged = team.staged();
+    let rest = wanted - above;
+    let ties = if !are_equal {
+        Ties::Listed(team.listed)
+    } else if will_any_do {
+        Ties::StagedBelow(wanted)
+    } else {
+        Ties::Counted
+    };
+    source.visit(&mut Emit { scratch, staged, first: range.first, winning, ties });
     if !are_equal {
-        return;
+        return Outcome::Staged;
+    }
+    if will_any_do {
+        return Outcome::EqualApart;
     }
     block::sync();
     let (before, _) = team.equal_before(counters.ties());
     let first = counters.winners();
-    let end = first + (wanted - above).saturating_sub(before);
-    let staged = team.staged();
-    if will_any_do {
-        let end = end.min(first + counters.ties());
-        block::sync();
-        source.visit(&mut EmitEqual { counters, staged, key: range.first, end });
-        block::sync();
-        if thread::index() == 0 {
-            counters.start(end, 0);
-        }
-        return;
-    }
-    let next = ascending::stage_equal(slice, range.first, first, end, staged, sums);
+    let end = first + rest.saturating_sub(before);
+    let next = ascending::stage_equal(own_slice(slice.row), range.first, first, end, staged, sums);
     block::sync();
     if thread::index() == 0 {
         counters.start(next.min(end.max(first)), 0);
     }
+    Outcome::Staged
 }
 
-/// Stages what is above a key. What is not, but from another key on, is listed or counted.
+/// Stages what is above a key. What is not, but from another key on, are ties.
 struct Emit {
-    counters: Counters,
+    scratch: Scratch,
     staged: Staged,
-    listed: Candidates,
     first: u32,
     winning: u32,
-    are_listed: bool,
+    ties: Ties,
+}
+
+/// What is done with ties.
+#[derive(Clone, Copy)]
+enum Ties {
+    /// They are counted.
+    Counted,
+    /// They are listed.
+    Listed(Candidates),
+    /// They are staged from this position down, as many as are wanted of the row: there is room for them beside the winners.
+    StagedBelow(u32),
 }
 
 impl Visitor for Emit {
@@ -300,36 +306,25 @@ impl Visitor for Emit {
         if !warp::any(warp::ALL, winners | ties != 0) {
             return;
         }
-        let (winner, mut tie) = self.counters.reserve(winners.count_ones(), ties.count_ones());
+        let (winner, mut tie) = self.scratch.counters.reserve(winners.count_ones(), ties.count_ones());
         self.staged.set_bits(winners, winner, |element| tile.index(element));
-        if !self.are_listed {
-            return;
-        }
-        for element in 0..N {
-            if ties >> element & 1 != 0 {
-                self.listed.add(tie, tile.keys[element], tile.index(element as u32));
-                tie += 1;
+        match self.ties {
+            Ties::Counted => {}
+            Ties::Listed(listed) => {
+                for element in 0..N {
+                    if ties >> element & 1 != 0 {
+                        listed.add(tie, tile.keys[element], tile.index(element as u32));
+                        tie += 1;
+                    }
+                }
             }
-        }
-    }
-}
-
-/// Stages elements with a key behind the winners, as far as `end`.
-struct EmitEqual {
-    counters: Counters,
-    staged: Staged,
-    key: u32,
-    end: u32,
-}
-
-impl Visitor for EmitEqual {
-    #[inline(always)]
-    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
-        for element in 0..N {
-            if tile.keys[element] == self.key {
-                let position = self.counters.winner();
-                if position < self.end {
-                    self.staged.set(position, tile.index(element as u32));
+            Ties::StagedBelow(end) => {
+                // Read, and not held in registers from tile to tile.
+                let most = end - self.scratch.noted().above;
+                while ties != 0 && tie < most {
+                    self.staged.set(end - 1 - tie, tile.index(lowest_bit(ties)));
+                    tie += 1;
+                    ties &= ties - 1;
                 }
             }
         }
@@ -351,16 +346,25 @@ fn finish<E: Element>(
 ) {
     let Scratch { bins, counters, words, sums, .. } = scratch;
     let staged = team.staged();
+    let slice = own_slice(slice.row);
     team.tell(counters);
     let Narrowed { above, count, .. } = scratch.noted();
+    let are_equal = outcome == Outcome::EqualApart;
     let (first, own) = team.winners();
-    team.gather();
+    if !are_equal {
+        team.gather();
+    }
     block::sync();
     // Nobody's shared memory is read after this.
     cluster::leave();
     let out = OutRow::new(batch, row, slice.row);
     if !is_ascending {
         out.write(staged, first, own);
+        if are_equal {
+            write_equal(batch.k, above, out, team);
+            cluster::wait_until_left();
+            return;
+        }
         // Each block ranks equally many, whoever has listed them.
         let share = part(count);
         let first = (cluster::rank() * share).min(count);
@@ -405,6 +409,20 @@ fn finish<E: Element>(
     block::sync();
     out.write(staged, first, own);
     cluster::wait_until_left();
+}
+
+/// Writes the block's part of equal elements, which are staged from position `wanted` down and follow `above` others in the
+/// output: as many as the blocks of lower rank leave. Collective over the block.
+#[inline(always)]
+fn write_equal<E: Element>(wanted: u32, above: u32, out: OutRow<E>, team: Team) {
+    let rank = cluster::rank();
+    let first = above + sum_of_lower(rank, |lower| team.listed_by(lower));
+    let count = team.listed_by(rank).min(wanted.saturating_sub(first));
+    let mut number = opaque(thread::index());
+    while number < count {
+        out.put(first + number, team.staged().get(wanted - 1 - number));
+        number += THREADS;
+    }
 }
 
 /// What the blocks of a cluster share, each with its own copy in its shared memory.
@@ -479,7 +497,9 @@ impl Team {
     #[inline(always)]
     fn tell(self, counters: Counters) {
         block::sync();
-        self.put(Self::COUNTS, counters.winners() | counters.ties() << u16::BITS);
+        // More ties than are wanted of a row need not be told apart.
+        let ties = counters.ties().min(MAX_K);
+        self.put(Self::COUNTS, counters.winners() | ties << u16::BITS);
         cluster::sync();
     }
 
@@ -559,10 +579,8 @@ impl Merge for Team {
     }
 
     #[inline(always)]
-    fn zero(&self, bins: Bins) {
-        // Others may still read them.
+    fn sync(&self) {
         cluster::sync();
-        bins.zero();
     }
 
     #[inline(always)]

@@ -177,6 +177,9 @@ pub enum Outcome {
     Staged,
     /// The output is staged in the order of the indices.
     Ordered,
+    /// The output is staged but for elements that are equal to the k-th largest, any of which will do: they are staged from
+    /// the end of the row down, perhaps more than are wanted.
+    EqualApart,
     /// Too many elements for the path share what it tells them apart by: where they are is noted, and they
     /// are to be refined.
     Crowded,
@@ -185,13 +188,13 @@ pub enum Outcome {
 /// How what several blocks measured and counted comes together, if they look for the same element.
 pub trait Merge {
     /// The complement of the smallest key and the largest key of all blocks, of what each has gathered in `extremes`,
-    /// which are not used again before [`zero`](Self::zero). Begins with a barrier of all of them.
+    /// which are not used again before the next barrier of all of them. Begins with one.
     fn extremes(&self, extremes: Shared<u32>) -> (u32, u32);
-    /// Empties `bins`. A block barrier before they are used.
-    fn zero(&self, bins: Bins);
-    /// The bin of the `wanted`-th largest of the elements that all blocks have counted in their `bins`, which must be
-    /// emptied before they are used again. Begins with a barrier of all of them.
+    /// The bin of the `wanted`-th largest of the elements that all blocks have counted in their `bins`. Others may read
+    /// these until the next barrier of all of them. Begins with one.
     fn pick<O: BinOrder>(&self, bins: Bins, wanted: u32) -> Pick;
+    /// A barrier of all of them, if there are several.
+    fn sync(&self);
 }
 
 /// One block, with nobody to share.
@@ -204,14 +207,12 @@ impl Merge for Alone {
         (extremes.get(Scratch::LOW), extremes.get(Scratch::HIGH))
     }
     #[inline(always)]
-    fn zero(&self, bins: Bins) {
-        bins.zero();
-    }
-    #[inline(always)]
     fn pick<O: BinOrder>(&self, bins: Bins, wanted: u32) -> Pick {
         block::sync();
         bins.pick::<O>(wanted)
     }
+    #[inline(always)]
+    fn sync(&self) {}
 }
 
 /// Narrows `found` until its range holds one key, or just the elements that are wanted, or at most `enough`.
@@ -234,15 +235,19 @@ pub fn narrow(
         extremes.set(Scratch::LOW, 0);
         extremes.set(Scratch::HIGH, 0);
     }
-    merge.zero(bins);
     block::sync();
     // With a bin for each key there is nothing to measure.
     if range.shift() > 0 {
         measure(source, range, extremes);
         let (low, high) = merge.extremes(extremes);
         range = KeyRange { first: !low, last: high };
+    } else {
+        merge.sync();
     }
+    // All have come to a barrier since the bins were read.
     while range.first < range.last && above + count != wanted && count > enough {
+        bins.zero();
+        block::sync();
         let shift = range.shift();
         source.visit(&mut CountRange { bins, range, shift });
         let pick = merge.pick::<Ascending>(bins, wanted - above);
@@ -250,8 +255,7 @@ pub fn narrow(
         range = KeyRange { last: range.last.min(bin.last), ..bin };
         above += pick.above;
         count = pick.count;
-        merge.zero(bins);
-        block::sync();
+        merge.sync();
     }
     Narrowed { range, above, count }
 }

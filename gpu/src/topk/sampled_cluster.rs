@@ -94,10 +94,9 @@ pub fn select<E: Element>(
         if pick.count <= most_ranked() {
             // A block has but a part of them.
             listed.place::<4>(found, counters, team.staged(), team.listed);
-        } else {
-            refine_slice(&listed, slice, wanted, will_any_do, scratch, team);
+            return Outcome::Staged;
         }
-        return Outcome::Staged;
+        return refine_slice(&listed, slice, wanted, will_any_do, scratch, team);
     }
     if is_complete
         && notes.crowded() != ABSENT

@@ -6,7 +6,7 @@ use dsa_kernels_gpu::compress::{
     number::NumberType,
 };
 
-use super::sass::Function;
+use super::sass::{Function, GENERIC, names};
 
 /// The promises of one kernel. All kernels promise to use no local memory.
 #[derive(Clone, Copy, Debug)]
@@ -125,15 +125,18 @@ impl Expected {
                 report(format!("{count} x {local}: it uses local memory"));
             }
         }
-        // LDG, STG, ATOMG, REDG are global, LDS, STS, ATOMS shared: these are what is left when the
-        // assembler does not know the space.
-        for generic in ["LD", "ST", "ATOM", "RED"] {
+        // What is left when the assembler does not know the space.
+        for generic in GENERIC {
             let count = function.count(|opcode| names(opcode, generic));
             if count > 0 && !self.remote_shared {
                 report(format!(
                     "{count} x {generic}: accesses whose memory space the assembler does not know"
                 ));
             }
+        }
+        // Remote shared memory is addressed in 32 bits, where a sum may wrap; in a generic address it does not.
+        if function.generic_sums > 0 {
+            report(format!("{} generic accesses with a constant in their address", function.generic_sums));
         }
         let wide = function.count(|opcode| opcode.starts_with("LDG.E.128"));
         if wide < self.wide_loads {
@@ -164,17 +167,12 @@ impl Expected {
     }
 }
 
-/// Whether an opcode such as `LDG.E.128` is of the instruction `LDG`.
-fn names(opcode: &str, instruction: &str) -> bool {
-    opcode.split('.').next() == Some(instruction)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn findings(entry: &'static str, opcodes: &[&'static str]) -> Vec<String> {
-        of(entry).findings(&Function { name: entry, opcodes: opcodes.to_vec() }, 80)
+        of(entry).findings(&Function { name: entry, opcodes: opcodes.to_vec(), generic_sums: 0 }, 80)
     }
 
     #[test]
@@ -219,7 +217,7 @@ mod tests {
     #[test]
     fn global_accesses_before_the_wait_for_earlier_launches_and_a_missing_wait_are_found() {
         let findings = |opcodes: &[&'static str], ptx_arch| {
-            let function = Function { name: "probe_overlapping", opcodes: opcodes.to_vec() };
+            let function = Function { name: "probe_overlapping", opcodes: opcodes.to_vec(), generic_sums: 0 };
             of("probe_overlapping").findings(&function, ptx_arch)
         };
         assert_eq!(findings(&["S2R", "ACQBULK", "PREEXIT", "LDG.E", "STG.E"], 90), Vec::<String>::new());
@@ -242,5 +240,8 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].contains("1 x ATOM:"), "{found:?}");
         assert_eq!(findings("probe_cluster2", &["ATOM.E.ADD.STRONG.GPU", "LD.E"]), Vec::<String>::new());
+        let sums = Function { name: "probe_cluster2", opcodes: vec!["LD.E"], generic_sums: 1 };
+        let found = of(sums.name).findings(&sums, 80).join("\n");
+        assert!(found.contains("1 generic accesses with a constant"), "{found}");
     }
 }

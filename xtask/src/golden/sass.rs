@@ -7,6 +7,8 @@ pub(super) struct Function<'a> {
     pub(super) name: &'a str,
     /// The opcodes of its instructions, in order.
     pub(super) opcodes: Vec<&'a str>,
+    /// How many of them are accesses by generic addresses with a constant added to them.
+    pub(super) generic_sums: usize,
 }
 
 impl Function<'_> {
@@ -21,12 +23,30 @@ pub(super) fn parse(text: &str) -> Vec<Function<'_>> {
     let mut functions: Vec<Function<'_>> = Vec::new();
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("Function : ") {
-            functions.push(Function { name: name.trim(), opcodes: Vec::new() });
+            functions.push(Function { name: name.trim(), opcodes: Vec::new(), generic_sums: 0 });
         } else if let (Some(function), Some(opcode)) = (functions.last_mut(), opcode(line)) {
             function.opcodes.push(opcode);
+            let is_generic = GENERIC.iter().any(|generic| names(opcode, generic));
+            function.generic_sums += usize::from(is_generic && adds_a_constant(line));
         }
     }
     functions
+}
+
+/// Instructions whose addresses may be of any memory: LDG, STG, ATOMG and REDG are for global memory, LDS, STS and ATOMS
+/// for shared memory.
+pub(super) const GENERIC: [&str; 4] = ["LD", "ST", "ATOM", "RED"];
+
+/// Whether an opcode such as `LDG.E.128` is of the instruction `LDG`.
+pub(super) fn names(opcode: &str, instruction: &str) -> bool {
+    opcode.split('.').next() == Some(instruction)
+}
+
+/// Whether the address is a sum, as in `[R12+0x4000]`.
+fn adds_a_constant(line: &str) -> bool {
+    line.split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .is_some_and(|(address, _)| address.contains('+'))
 }
 
 /// The opcode in `/*0060*/  @!P0 LDG.E.128.CONSTANT R4, desc[UR6][R4.64] ;  /* 0x0000000604047981 */`.
@@ -60,7 +80,18 @@ mod tests {
         assert_eq!(functions.len(), 2);
         assert_eq!(functions[0].name, "one");
         assert_eq!(functions[0].opcodes, ["LDC", "LDG.E.128.CONSTANT", "EXIT"]);
-        assert_eq!(functions[1], Function { name: "two", opcodes: vec!["RET"] });
+        assert_eq!(functions[1], Function { name: "two", opcodes: vec!["RET"], generic_sums: 0 });
+    }
+
+    #[test]
+    fn constants_in_generic_addresses_are_counted() {
+        let text = "\t\tFunction : one\n\
+            \x20       /*0000*/                   LD.E R12, [R12+0x4000] ;  /* 0x0 */\n\
+            \x20       /*0010*/              @!P0 ST.E [R8+0x40], R11 ;  /* 0x0 */\n\
+            \x20       /*0020*/                   LD.E R12, [R12] ;  /* 0x0 */\n\
+            \x20       /*0030*/                   LDS R12, [R12+0x40] ;  /* 0x0 */\n\
+            \x20       /*0040*/                   LDG.E R4, desc[UR6][R4.64+0x8] ;  /* 0x0 */\n";
+        assert_eq!(parse(text)[0].generic_sums, 2);
     }
 
     #[test]
