@@ -14,6 +14,27 @@ use crate::support::{build, device, scaled, seed, selector};
 /// Too long for the registers of the clusters that are asked for, and a multiple of all vectors.
 const LEN: u32 = 70_016;
 
+#[test]
+fn a_sample_is_doubled_until_it_is_large_enough_or_an_eighth_of_the_row() {
+    for wanted in [1, 512, 2_048, 2_049, 4_096] {
+        // Of so many sampled elements that are wanted, the threshold is one.
+        let expected = if wanted > 2_048 { 160 } else { 16 };
+        for width in [4, 8] {
+            for len in (16_385..).step_by(4_093).take(600).chain([1 << 20, (1 << 20) + 1, i32::MAX as u32]) {
+                let once = 512 * width;
+                let mut sampled = once;
+                while u64::from(wanted) * u64::from(sampled) < expected * u64::from(len)
+                    && 16 * sampled <= len
+                {
+                    sampled *= 2;
+                }
+                let spread = Spread::of(len, len.div_ceil(width), width, wanted, 0);
+                assert_eq!(spread.vectors() * width, sampled, "{wanted} of {len}, vectors of {width}");
+            }
+        }
+    }
+}
+
 /// The row of which sampled elements are `sampled` and all others `other`, of a number each. The sample is one
 /// of vectors of `width` elements.
 fn planted(width: u32, wanted: u32, sampled: impl Fn(u32) -> f32, other: impl Fn(u32) -> f32) -> Vec<f32> {
