@@ -182,6 +182,17 @@ pub mod cluster {
         Active::cluster_barrier();
     }
 
+    /// Waits for all threads of the cluster; orders what each block has written to its own shared memory before what others
+    /// read of it. Does without the fence for global memory, which is most of the time of [`sync`].
+    ///
+    /// Nobody has written to the shared memory of another block since the last [`sync`], and every value that was read
+    /// there has been used, as before [`leave`].
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn sync_own() {
+        Active::cluster_barrier_own();
+    }
+
     /// Says that this thread has done with the shared memory of the other blocks: the last but one of what a kernel
     /// does with its cluster. Cheaper than [`sync`], for it publishes nothing, and there may be work between it and
     /// [`wait_until_left`].

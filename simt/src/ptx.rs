@@ -115,6 +115,15 @@ impl Machine for Ptx {
         }
     }
     #[inline(always)]
+    fn cluster_barrier_own() {
+        unsafe {
+            // No collective: the optimiser may do with it what it does with other memory accesses.
+            asm!("fence.release.sync_restrict::shared::cta.cluster;", options(nostack));
+            cluster_arrive_relaxed();
+            cluster_wait();
+        }
+    }
+    #[inline(always)]
     fn cluster_leave() {
         unsafe { cluster_arrive_relaxed() }
     }

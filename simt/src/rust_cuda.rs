@@ -97,6 +97,14 @@ impl Machine for RustCuda {
         }
     }
     #[inline(always)]
+    fn cluster_barrier_own() {
+        unsafe {
+            asm!("fence.release.sync_restrict::shared::cta.cluster;", options(nostack));
+            asm!("barrier.cluster.arrive.relaxed;", options(nostack));
+            asm!("barrier.cluster.wait;", options(nostack));
+        }
+    }
+    #[inline(always)]
     fn cluster_leave() {
         unsafe { asm!("barrier.cluster.arrive.relaxed;", options(nostack)) }
     }

@@ -148,6 +148,27 @@ fn clusters_exchange_between_cluster_barriers() {
 }
 
 #[test]
+fn blocks_read_what_others_have_written_to_their_own_memory() {
+    let launch = Launch::new(8, 64).with_cluster(4).with_shared_bytes(512).with_resident_blocks(8);
+    always_clean(&launch, |memory, launch| {
+        run_closure(memory, "own", launch, || {
+            let (words, t, rank) = (shared(64), thread::index(), cluster::rank());
+            for round in 0..4 {
+                words.set(t, t + rank + round);
+                cluster::sync_own();
+                assert_eq!(words.at_rank((rank + 1) % 4).get(63 - t), 63 - t + (rank + 1) % 4 + round);
+                cluster::sync_own();
+            }
+            // A write to another block, published before the next barrier for own memory.
+            words.at_rank((rank + 1) % 4).set(t, rank);
+            cluster::sync();
+            assert_eq!(words.get(t), (rank + 3) % 4);
+            cluster::sync_own();
+        })
+    });
+}
+
+#[test]
 fn blocks_go_on_by_themselves_when_they_have_left_the_cluster() {
     let launch = Launch::new(8, 64).with_cluster(4).with_shared_bytes(512).with_resident_blocks(8);
     always_clean(&launch, |memory, launch| {

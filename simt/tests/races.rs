@@ -4,7 +4,7 @@ mod common;
 
 use common::{Line, Words, always_faulty, both_lines, here, lines, shared};
 use dsa_simt::emu::{Access, Fault, FaultKind, Launch, run_closure};
-use dsa_simt::{AtomicOp, Order, Scope, Shared, block, cluster, copies, thread, warp};
+use dsa_simt::{AtomicOp, Order, Remote, Scope, Shared, block, cluster, copies, thread, warp};
 
 const ALL: u32 = warp::ALL;
 
@@ -204,6 +204,28 @@ fn races_between_blocks_of_a_cluster_are_reported() {
         assert!(matches!(fault.kind, FaultKind::SharedRace { .. }), "{fault}");
         assert_ne!(fault.block, fault.other.as_ref().unwrap().block);
         both_lines(&fault, &a, &b);
+    }
+}
+
+#[test]
+fn a_barrier_for_own_memory_does_not_publish_what_is_written_to_others() {
+    let line = Line::default();
+    let launch = Launch::new(2, 32).with_cluster(2).with_shared_bytes(128);
+    let kinds: [fn(Remote<u32>, u32); 2] =
+        [|remote, t| remote.set(t, 1), |remote, t| drop(remote.atomic(AtomicOp::Add, t, 1))];
+    for write in kinds {
+        for fault in always_faulty(&launch, |memory, launch| {
+            run_closure(memory, "unpublished", launch, || {
+                let (words, t, other) = (shared(32), thread::index(), 1 - cluster::rank());
+                words.set(t, 0);
+                cluster::sync_own();
+                write(words.at_rank(other), t);
+                here!(line, cluster::sync_own());
+            })
+        }) {
+            assert!(matches!(fault.kind, FaultKind::RemoteWriteNotPublished { .. }), "{fault}");
+            assert_eq!(lines(&fault).0, line.get());
+        }
     }
 }
 

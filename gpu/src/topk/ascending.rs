@@ -2,7 +2,7 @@
 //!
 //! What is selected is marked by one bit each; threads take the words of the bitmap in order, count their bits,
 //! and a prefix sum of the counts says where each thread's indices go. A row in registers is one bitmap
-//! ([`stage_tile`]). Longer rows are staged in any order and sorted ([`sort`]): put into 2,048 buckets by their
+//! ([`Marked`]). Longer rows are staged in any order and sorted ([`sort`]): put into 2,048 buckets by their
 //! leading bits, then ranked among the few of a bucket. Indices that crowd into few buckets are sorted by bitmaps over
 //! all indices of the row, some microseconds for a million of them: it is the rare case.
 
@@ -31,41 +31,60 @@ const fn words(per_thread: u32) -> u32 {
 /// Words of shared memory that [`sort`] makes the best of.
 pub const WORDS: u32 = words(MOST_PER_THREAD);
 
-/// Where the score at a place of a tile is marked, if every thread marks its own in the word with its number
-/// ([`Share::bits`](super::scores::Share::bits)): the word, and the bit in it.
+/// Marks the score at a place of a tile, if every thread marks its own in the word with its number
+/// ([`Share::bits`](super::scores::Share::bits)).
 #[inline(always)]
-pub fn tile_place<E: Element>(place: u32) -> (u32, u32) {
+pub fn mark<E: Element>(marks: Shared<u32>, place: u32) {
     let vector = place / E::PER_VECTOR;
     let number = vector / THREADS * E::PER_VECTOR + place % E::PER_VECTOR;
-    (vector % THREADS, 1 << number)
+    marks.reduce(AtomicOp::Or, vector % THREADS, 1 << number);
 }
 
-/// Stages, in their order, the indices of what is marked in a tile whose first index is `-first_place`: the first
-/// `per_thread` bits of each thread's word, a power of two, at least as many as a vector has scores.
-///
-/// Collective over the block, after a barrier that ends the marking; another one before what is staged is read.
-#[inline(always)]
-pub fn stage_tile<E: Element>(
-    marks: Shared<u32>,
-    per_thread: u32,
-    first_place: u32,
-    staged: Staged,
-    sums: Sums,
-) {
-    // Of as many neighbouring places, the threads that hold them and where they have them in their words.
-    let vectors = per_thread / E::PER_VECTOR;
-    let threads = const { THREADS.ilog2() } - vectors.ilog2();
-    let thread = opaque(thread::index());
-    let shift = (thread >> threads) * E::PER_VECTOR;
-    let first = (thread & ((1 << threads) - 1)) * vectors;
-    let mut bits = 0;
-    for i in 0..vectors {
-        let own = marks.get(first + i) >> shift & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
-        bits |= own << (i * E::PER_VECTOR);
+/// What is marked in a thread's part of a tile: at neighbouring places, those of thread 0 first.
+pub struct Marked {
+    bits: u32,
+    /// The index at the first place; wraps below zero.
+    start: u32,
+}
+
+impl Marked {
+    /// Nothing, nowhere.
+    pub const NONE: Self = Self { bits: 0, start: 0 };
+
+    /// This thread's part of the tile whose first index is `-first_place` and in which every thread has marked the first
+    /// `per_thread` bits of its word: a power of two, at least as many as a vector has scores. After a block barrier.
+    #[inline(always)]
+    pub fn of<E: Element>(marks: Shared<u32>, per_thread: u32, first_place: u32) -> Self {
+        // Of as many neighbouring places, the threads that hold them and where they have them in their words.
+        let vectors = per_thread / E::PER_VECTOR;
+        let threads = const { THREADS.ilog2() } - vectors.ilog2();
+        let thread = opaque(thread::index());
+        let shift = (thread >> threads) * E::PER_VECTOR;
+        let first = (thread & ((1 << threads) - 1)) * vectors;
+        let mut bits = 0;
+        for i in 0..vectors {
+            let own = marks.get(first + i) >> shift & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
+            bits |= own << (i * E::PER_VECTOR);
+        }
+        Self { bits, start: (thread * per_thread).wrapping_sub(first_place) }
     }
-    let ([before], _) = sums.before([bits.count_ones()]);
-    let start = (thread * per_thread).wrapping_sub(first_place);
-    staged.set_bits(bits, before, |bit| start.wrapping_add(bit));
+
+    /// How many are marked.
+    #[inline(always)]
+    pub fn count(&self) -> u32 {
+        self.bits.count_ones()
+    }
+
+    /// Calls `put` with the index of each that is marked, in order, and its position, counted from `position` on.
+    #[inline(always)]
+    pub fn for_each(&self, mut position: u32, mut put: impl FnMut(u32, u32)) {
+        let mut bits = self.bits;
+        while bits != 0 {
+            put(position, self.start.wrapping_add(lowest_bit(bits)));
+            position += 1;
+            bits &= bits - 1;
+        }
+    }
 }
 
 /// Sorts the first `count` staged indices; they are different, and below `len`.

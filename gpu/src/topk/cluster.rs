@@ -20,6 +20,7 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, cluster, grid, opaque, thread, warp};
 
+use super::ascending::Marked;
 use super::auto::{complete, write_whole};
 use super::bins::{BinOrder, Bins, COUNT, SignMagnitude, THREADS};
 use super::candidates::{self, Candidates};
@@ -262,7 +263,7 @@ pub(super) fn refine_slice<E: Element>(
         return Outcome::EqualApart;
     }
     block::sync();
-    let (before, _) = team.equal_before(counters.ties());
+    let (before, _) = team.before(counters.ties());
     let first = counters.winners();
     let end = first + rest.saturating_sub(before);
     let next = ascending::stage_equal(own_slice(slice.row), range.first, first, end, staged, sums);
@@ -355,10 +356,11 @@ fn finish<E: Element>(
         team.gather();
     }
     block::sync();
-    // Nobody's shared memory is read after this.
-    cluster::leave();
     let out = OutRow::new(batch, row, slice.row);
+    let rank = cluster::rank();
     if !is_ascending {
+        // Nobody's shared memory is read after this.
+        cluster::leave();
         out.write(staged, first, own);
         if are_equal {
             write_equal(batch.k, above, out, team);
@@ -367,7 +369,7 @@ fn finish<E: Element>(
         }
         // Each block ranks equally many, whoever has listed them.
         let share = part(count);
-        let first = (cluster::rank() * share).min(count);
+        let first = (rank * share).min(count);
         let end = (first + share).min(count);
         let mut put = |rank, index| out.put(above + rank, index);
         // One to a warp, if that is enough: the warps work side by side.
@@ -380,34 +382,42 @@ fn finish<E: Element>(
         return;
     }
     let is_marked = outcome == Outcome::Ordered;
-    if count > 0 {
-        let (first_index, end_index) = (slice.first_index(), slice.end_index());
-        team.gathered.rank::<THREADS>(count, batch.k - above, |_, index| {
-            if index < first_index {
-                team.tally.reduce(AtomicOp::Add, Team::LOWER, 1);
-            } else if index < end_index {
-                let number = team.tally.atomic(AtomicOp::Add, Team::OWN, 1);
-                if is_marked {
-                    let place = index + slice.row.first_place() - slice.first * E::PER_VECTOR;
-                    let (word, bit) = ascending::tile_place::<E>(place);
-                    words.reduce(AtomicOp::Or, word, bit);
-                } else {
-                    staged.set(own + number, index);
-                }
+    let first_place = slice.row.first_place().wrapping_sub(slice.first * E::PER_VECTOR);
+    // Each block ranks what it has listed, and tells the others how many of those are selected.
+    let listed_before = sum_of_lower(rank, |lower| team.listed_by(lower));
+    let listed_end = listed_before + team.listed_by(rank);
+    team.gathered.rank_some::<THREADS, 1>(
+        listed_before,
+        listed_end,
+        count,
+        batch.k - above,
+        &mut |_, index| {
+            let number = team.tally.atomic(AtomicOp::Add, Team::SELECTED, 1);
+            if is_marked {
+                ascending::mark::<E>(words, index.wrapping_add(first_place));
+            } else {
+                staged.set(own + number, index);
             }
-        });
-    }
+        },
+    );
     block::sync();
-    let first = first + team.tally.get(Team::LOWER);
-    let own = own + team.tally.get(Team::OWN);
+    let (mut marked, mut before) = (Marked::NONE, [0]);
     if is_marked {
-        let before_tile = slice.row.first_place().wrapping_sub(slice.first * E::PER_VECTOR);
-        ascending::stage_tile::<E>(words, held(slice.row), before_tile, staged, sums);
+        marked = Marked::of::<E>(words, held(slice.row), first_place);
+        before = sums.offer([marked.count()]);
+    }
+    let own = own + team.tally.get(Team::SELECTED);
+    let (first, _) = team.before(own);
+    cluster::leave();
+    if is_marked {
+        let ([before], _) = sums.complete(before);
+        // Lanes that follow each other have theirs at positions that do: not staged first.
+        marked.for_each(first + before, |position, index| out.put(position, index));
     } else {
         ascending::sort(staged, own, slice.row.len(), bins.words(), sums);
+        block::sync();
+        out.write(staged, first, own);
     }
-    block::sync();
-    out.write(staged, first, own);
     cluster::wait_until_left();
 }
 
@@ -447,15 +457,14 @@ impl Team {
     /// In the tally, from here on: for each block, what it has staged, and in the upper half of the word what it has
     /// listed.
     const COUNTS: u32 = 0;
-    /// From here on: for each block, how many of its elements have the k-th largest key.
-    const EQUAL: u32 = MAX_BLOCKS;
-    /// Of the ranked elements that are selected, those that lie before the slice, and those that lie in it.
-    const LOWER: u32 = 2 * MAX_BLOCKS;
-    const OWN: u32 = Self::LOWER + 1;
+    /// From here on: for each block, the number that [`before`](Self::before) was given.
+    const NUMBERS: u32 = MAX_BLOCKS;
+    /// How many of the ranked elements that the block has listed are selected.
+    const SELECTED: u32 = 2 * MAX_BLOCKS;
     /// What the threads of the block have found.
-    const FOUND: u32 = Self::LOWER + 2;
+    const FOUND: u32 = Self::SELECTED + 1;
     /// What [`note_passed`](Self::note_passed) was told.
-    const PASSED: u32 = Self::LOWER + 3;
+    const PASSED: u32 = Self::SELECTED + 2;
 
     /// Takes its room from `carve`.
     ///
@@ -481,8 +490,7 @@ impl Team {
     #[inline(always)]
     fn start(self) {
         if thread::index() == 0 {
-            self.tally.set(Self::LOWER, 0);
-            self.tally.set(Self::OWN, 0);
+            self.tally.set(Self::SELECTED, 0);
         }
     }
 
@@ -492,23 +500,29 @@ impl Team {
         Staged::new(self.staged)
     }
 
-    /// Tells all blocks what this one has staged and listed. Collective over the cluster; begins with a block barrier,
-    /// ends with a cluster barrier.
+    /// Tells all blocks what this one has staged and listed. Collective over the cluster; begins and ends with a block
+    /// barrier.
     #[inline(always)]
     fn tell(self, counters: Counters) {
         block::sync();
         // More ties than are wanted of a row need not be told apart.
         let ties = counters.ties().min(MAX_K);
-        self.put(Self::COUNTS, counters.winners() | ties << u16::BITS);
-        cluster::sync();
+        self.exchange(Self::COUNTS, counters.winners() | ties << u16::BITS);
     }
 
-    /// Writes a number of this block into the tallies of all.
+    /// Brings a number of each block into the tallies of all. Each reads those of the others: a number that is written to
+    /// others needs a barrier that takes twice as long. Collective over the cluster; ends with a block barrier.
     #[inline(always)]
-    fn put(self, from: u32, number: u32) {
-        if thread::index() < cluster::size() {
-            self.tally.at_rank(thread::index()).set(from + cluster::rank(), number);
+    fn exchange(self, from: u32, number: u32) {
+        if thread::index() == 0 {
+            self.tally.set(from + cluster::rank(), number);
         }
+        cluster::sync_own();
+        let rank = thread::index();
+        if rank < cluster::size() && rank != cluster::rank() {
+            self.tally.set(from + rank, self.tally.at_rank(rank).get(from + rank));
+        }
+        block::sync();
     }
 
     /// What the blocks of lower rank have staged, and what this one has.
@@ -518,13 +532,11 @@ impl Team {
         (sum_of_lower(cluster::rank(), of), of(cluster::rank()))
     }
 
-    /// Tells all blocks that this one has found so many elements equal to the k-th largest, and returns how many those
-    /// of lower rank have, and all. Collective over the cluster; ends with a cluster barrier.
+    /// Tells all blocks a number of this one, and returns the sum over those of lower rank, and over all. Collective over the cluster; ends with a block barrier.
     #[inline(always)]
-    pub(super) fn equal_before(self, own: u32) -> (u32, u32) {
-        self.put(Self::EQUAL, own);
-        cluster::sync();
-        let of = |rank: u32| self.tally.get(Self::EQUAL + rank);
+    pub(super) fn before(self, own: u32) -> (u32, u32) {
+        self.exchange(Self::NUMBERS, own);
+        let of = |rank: u32| self.tally.get(Self::NUMBERS + rank);
         (sum_of_lower(cluster::rank(), of), sum_of_lower(cluster::size(), of))
     }
 
@@ -572,7 +584,7 @@ impl Team {
 impl Merge for Team {
     #[inline(always)]
     fn extremes(&self, extremes: Shared<u32>) -> (u32, u32) {
-        cluster::sync();
+        cluster::sync_own();
         let of_rank = extremes.at_rank(thread::lane() & (cluster::size() - 1));
         let (low, high) = (of_rank.get(Scratch::LOW), of_rank.get(Scratch::HIGH));
         (warp::reduce_max(warp::ALL, low), warp::reduce_max(warp::ALL, high))
@@ -580,7 +592,7 @@ impl Merge for Team {
 
     #[inline(always)]
     fn sync(&self) {
-        cluster::sync();
+        cluster::sync_own();
     }
 
     #[inline(always)]
@@ -592,7 +604,7 @@ impl Merge for Team {
         // mixed well.
         let place = bins.accumulate::<O>(part(wanted), sums);
         words.set(thread::index(), 0);
-        cluster::sync();
+        cluster::sync_own();
         // How many elements the first places have together is read from all blocks for so many numbers of places at
         // once: a warp reads from one block, neighbouring words in one access.
         let probes = THREADS >> log2_size;

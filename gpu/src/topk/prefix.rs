@@ -32,17 +32,31 @@ impl Sums {
     /// Collective over the block: one barrier, and another before the next call.
     #[inline(always)]
     pub fn before<const N: usize>(self, values: [u32; N]) -> ([u32; N], [u32; N]) {
+        let in_warp = self.offer(values);
+        block::sync();
+        self.complete(in_warp)
+    }
+
+    /// The first half of [`before`](Self::before), where the barrier is one that is needed for something else, too: the
+    /// sums over the lanes before this one. Collective over the warp.
+    #[inline(always)]
+    pub fn offer<const N: usize>(self, values: [u32; N]) -> [u32; N] {
         const { assert!(N <= AT_ONCE as usize && WARPS <= warp::SIZE) };
-        let (lane, warp) = (thread::lane(), thread::warp());
         let mut before = [0; N];
         for i in 0..N {
             let sum = inclusive_sum(values[i]);
             before[i] = sum - values[i];
-            if lane == warp::SIZE - 1 {
-                self.0.set(i as u32 * WARPS + warp, sum);
+            if thread::lane() == warp::SIZE - 1 {
+                self.0.set(i as u32 * WARPS + thread::warp(), sum);
             }
         }
-        block::sync();
+        before
+    }
+
+    /// The second half, of what [`offer`](Self::offer) returned, after the barrier. Collective over the warp.
+    #[inline(always)]
+    pub fn complete<const N: usize>(self, mut before: [u32; N]) -> ([u32; N], [u32; N]) {
+        let (lane, warp) = (thread::lane(), thread::warp());
         let mut totals = [0; N];
         for i in 0..N {
             let sum = if lane < WARPS { self.0.get(i as u32 * WARPS + lane) } else { 0 };

@@ -11,8 +11,9 @@
 //! For an output in the order of the indices, what is selected is marked in a bitmap instead of being appended,
 //! and the bitmap is read in order ([`ascending`]).
 
-use dsa_simt::{AtomicOp, block, grid, half_pair_at_least, opaque, thread};
+use dsa_simt::{block, grid, half_pair_at_least, opaque, thread};
 
+use super::ascending::Marked;
 use super::bins::{Bins, SignMagnitude, THREADS};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
@@ -191,7 +192,7 @@ pub(super) fn place<E: Element, H: Held<E>>(
     scratch: Scratch,
     out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
-    let Scratch { counters, ranked, words, .. } = scratch;
+    let Scratch { counters, ranked, words, sums, .. } = scratch;
     let Found { winners, mut ties, pick } = found;
     let (start, staged) = (start(row), scratch.staged());
     let is_ascending = options.is_ascending();
@@ -225,11 +226,12 @@ pub(super) fn place<E: Element, H: Held<E>>(
         return Outcome::Done;
     }
     ranked.rank::<THREADS>(pick.count, rest, |_, index| {
-        let (word, bit) = ascending::tile_place::<E>(index + row.first_place());
-        words.reduce(AtomicOp::Or, word, bit);
+        ascending::mark::<E>(words, index + row.first_place());
     });
     block::sync();
-    ascending::stage_tile::<E>(words, H::SCORES, row.first_place(), staged, scratch.sums);
+    let marked = Marked::of::<E>(words, H::SCORES, row.first_place());
+    let ([before], _) = sums.before([marked.count()]);
+    marked.for_each(before, |position, index| staged.set(position, index));
     Outcome::Ordered
 }
 

@@ -126,7 +126,7 @@ fn take_equal<E: Element>(
     // Not more than are wanted of all: these have room.
     let end = first + rest;
     let own = ascending::stage_equal(slice, equal, first, end, staged, scratch.sums).min(end) - first;
-    let (before, all) = team.equal_before(own);
+    let (before, all) = team.before(own);
     if thread::index() == 0 {
         scratch.counters.start(first + own.min(rest.saturating_sub(before)), 0);
     }

@@ -23,7 +23,10 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
     if warp.wanted & bit != 0 {
         lane_is_waited_for(cx, collective, place);
     }
-    let of_cluster = matches!(collective, Collective::ClusterBarrier | Collective::ClusterLeft);
+    let of_cluster = matches!(
+        collective,
+        Collective::ClusterBarrier | Collective::ClusterBarrierOwn | Collective::ClusterLeft
+    );
     let orders = collective != Collective::ClusterLeft;
     let first = *block.pending.get_or_insert(this);
     check_same_barrier(cx, this, first);
@@ -49,7 +52,13 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
         cx.statistics.cluster_barriers += 1;
         cluster.arrived = 0;
         cluster.pending = None;
+        if collective == Collective::ClusterBarrierOwn
+            && let Some((site, rank)) = cluster.remote_write.take()
+        {
+            cx.raise(FaultKind::RemoteWriteNotPublished { rank }, place, Some(site));
+        }
         if orders {
+            cluster.remote_write = None;
             cluster.clock += 1;
             cluster.interval = cluster.clock;
             cluster.passed_barrier = true;

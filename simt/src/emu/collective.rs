@@ -152,6 +152,7 @@ fn complete(cx: &mut Context, warp: &mut Warp, mask: u32, needed: u32, arrival: 
         | Collective::BlockCount
         | Collective::BlockOr
         | Collective::ClusterBarrier
+        | Collective::ClusterBarrierOwn
         | Collective::ClusterLeft => {
             unreachable!("a barrier of the block is not a warp collective")
         }
@@ -195,6 +196,7 @@ pub(super) fn mask_of(collective: Collective) -> u32 {
         | Collective::BlockCount
         | Collective::BlockOr
         | Collective::ClusterBarrier
+        | Collective::ClusterBarrierOwn
         | Collective::ClusterLeft => u32::MAX,
         Collective::WarpBarrier { mask }
         | Collective::Shuffle { mask, .. }

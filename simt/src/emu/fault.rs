@@ -125,6 +125,11 @@ pub enum FaultKind {
         /// Rank of that block in the cluster.
         rank: u32,
     },
+    /// A thread wrote to the shared memory of another block, and a barrier that does not publish that followed.
+    RemoteWriteNotPublished {
+        /// Rank of that block in the cluster.
+        rank: u32,
+    },
     /// Threads wait for blocks that cannot start before they end.
     Deadlock {
         /// Blocks that have not started.
@@ -211,6 +216,8 @@ pub enum Collective {
     BlockOr,
     /// `cluster::sync`.
     ClusterBarrier,
+    /// `cluster::sync_own`.
+    ClusterBarrierOwn,
     /// `cluster::wait_until_left`.
     ClusterLeft,
     /// `warp::sync`.
@@ -264,6 +271,7 @@ impl fmt::Display for Collective {
             Self::BlockCount => f.write_str("block barrier with count"),
             Self::BlockOr => f.write_str("block barrier with or"),
             Self::ClusterBarrier => f.write_str("cluster barrier"),
+            Self::ClusterBarrierOwn => f.write_str("cluster barrier for own memory"),
             Self::ClusterLeft => f.write_str("wait for the cluster to be left"),
             Self::WarpBarrier { mask } => write!(f, "warp barrier of lanes {mask:#010x}"),
             Self::Shuffle { kind, mask } => write!(f, "shuffle ({kind:?}) of lanes {mask:#010x}"),
@@ -351,6 +359,11 @@ impl fmt::Display for FaultKind {
                 f,
                 "access to the shared memory of block {rank} of the cluster, which has ended, may have ended because \
                  the thread has left, or, for want of a cluster barrier, need not have started"
+            ),
+            Self::RemoteWriteNotPublished { rank } => write!(
+                f,
+                "`cluster::sync_own` after a write to the shared memory of block {rank} of the cluster, which it does not \
+                 publish"
             ),
             Self::Deadlock { blocks_not_started } => write!(
                 f,

@@ -42,6 +42,7 @@
 //! | a word both written and read through the read-only path in one launch | at the second access |
 //! | in a launch that may overlap the one before: an access to global memory by a thread that has not waited | at the access |
 //! | an access to the shared memory of a block of the cluster that has ended, or before the first cluster barrier, or by a thread that has left the cluster | at the access |
+//! | a write to the shared memory of another block of the cluster, not published by `cluster::sync` before `cluster::sync_own` | when all have arrived there |
 //! | deadlock: blocks wait for one that cannot start before they end; livelock: all that can run spin | after [`Launch::spin_limit`] turns without a change of memory |
 //! | a panic | at once |
 //!
@@ -141,6 +142,11 @@ impl Machine for Emulator {
     #[track_caller]
     fn cluster_barrier() {
         barrier::wait(Collective::ClusterBarrier, false, Location::caller());
+    }
+    #[inline(always)]
+    #[track_caller]
+    fn cluster_barrier_own() {
+        barrier::wait(Collective::ClusterBarrierOwn, false, Location::caller());
     }
     fn cluster_leave() {
         context().thread().left = true;

@@ -165,6 +165,7 @@ fn new_cluster(launch: &Launch, index: u32) -> Cluster {
         exited: 0,
         last_exit: (0, 0),
         passed_barrier: false,
+        remote_write: None,
     }
 }
 

@@ -339,6 +339,7 @@ pub(super) fn remote_store(address: u32, value: u32, place: Place) {
     let cx = context();
     cx.statistics.shared_accesses += 1;
     let word = locate_remote(cx, address, place);
+    note_remote_write(cx, &word, place);
     let me = Me::new(cx, place);
     word.write(cx, me, value);
 }
@@ -346,7 +347,20 @@ pub(super) fn remote_store(address: u32, value: u32, place: Place) {
 pub(super) fn remote_atomic(op: AtomicOp, address: u32, operand: u32, place: Place) -> u32 {
     let cx = context();
     let word = locate_remote(cx, address, place);
+    note_remote_write(cx, &word, place);
     update(cx, &word, op, operand, place)
+}
+
+/// Remembers a write to another block's shared memory until a barrier publishes it.
+fn note_remote_write(cx: &mut Context, word: &Word, place: Place) {
+    // SAFETY: a resident block; only its rank is read.
+    let rank = unsafe { (*word.block).rank };
+    let (own_rank, block, thread) = (cx.block().rank, cx.block().id, cx.index);
+    let cluster = cx.cluster();
+    if rank != own_rank && cluster.remote_write.is_none() {
+        let site = Site { block, thread, location: Some(place), doing: "has written there".into() };
+        cluster.remote_write = Some((site, rank));
+    }
 }
 
 fn update(cx: &mut Context, word: &Word, op: AtomicOp, operand: u32, place: Place) -> u32 {

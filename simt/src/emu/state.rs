@@ -125,6 +125,9 @@ pub(super) struct Cluster {
     pub(super) exited: u32,
     pub(super) last_exit: (u32, u32),
     pub(super) passed_barrier: bool,
+    /// The first write to another block's shared memory since the last barrier that publishes such: by whom, where, and the
+    /// rank of that block.
+    pub(super) remote_write: Option<(Site, u32)>,
 }
 
 /// A launch while it runs. The fibers reach it through a thread-local pointer.

@@ -22,7 +22,8 @@ pub(crate) fn exchange(input: Global<u32>, out: Global<u32>) {
     if t < 2 {
         sums.set(t, 0);
     }
-    cluster::sync();
+    // Each has written to its own memory only.
+    cluster::sync_own();
     let next = (rank + 1) % size;
     let from_next = own.at_rank(next).get(t);
     received.at_rank(next).set(t, value ^ 1);

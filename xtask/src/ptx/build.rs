@@ -10,8 +10,8 @@ use crate::device_toolchain::{self, DeviceToolchain};
 use crate::rust_cuda::{self, RustCuda};
 use crate::{shell, workspace};
 
-/// PTX 8.0, of CUDA 12.0: the first one that can leave a cluster without a fence.
-const SM_90_FEATURES: &str = "+ptx80";
+/// PTX 8.6, of CUDA 12.7: the first one with fences for shared memory alone.
+const SM_90_FEATURES: &str = "+ptx86";
 
 /// The compiler's flags for one architecture. Part of the hash of the sources.
 ///

@@ -151,7 +151,7 @@ functions! {
 /// more than 8 blocks.
 ///
 /// # Safety
-/// That of the driver function; the driver is for CUDA 12.0 or later.
+/// That of the driver function; the driver is for CUDA 12.7 or later.
 pub(super) unsafe fn allow_large_clusters(function: CUfunction) -> Result<(), Failure> {
     type Typed = unsafe extern "C" fn(CUfunction, CUfunction_attribute, c_int) -> CUresult;
     type Raw = unsafe extern "C" fn(CUfunction, c_uint, c_int) -> c_uint;

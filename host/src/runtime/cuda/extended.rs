@@ -17,8 +17,8 @@ use crate::Ptx;
 const FIRST_ARCH: u32 = 90;
 /// The first compute capability with clusters, and whose launches can overlap.
 const FIRST_COMPUTE_CAPABILITY: (u32, u32) = (9, 0);
-/// CUDA 12.0: the first version that takes our PTX with clusters.
-pub(super) const FIRST_VERSION: c_int = 12_000;
+/// CUDA 12.7: the first version that takes our PTX with clusters, PTX 8.6.
+pub(super) const FIRST_VERSION: c_int = 12_070;
 /// CUDA 12.3: the first version whose graphs keep the overlap of the launches that they capture.
 const FIRST_OVERLAPPING_VERSION: c_int = 12_030;
 
