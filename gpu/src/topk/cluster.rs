@@ -9,7 +9,9 @@
 //! 4. What lies in the bin, some dozens of scores, is gathered by each block, which ranks its part of them and writes
 //!    those that are selected.
 //!
-//! So blocks wait for each other twice, by the barrier of the hardware, and the row is read once. A
+//! So blocks wait for each other twice, by the barrier of the hardware, and the row is read once. For an output in the
+//! order of the indices they do a third time: each ranks what it has listed, and tells how much of it is selected. A block
+//! writes to its own shared memory only, which the others read: such a barrier needs no fence for global memory. A
 //! cluster is started as a whole: nobody waits for a block that cannot run. If the bin is crowded, its keys are told
 //! apart by [`refine::narrow`] over all slices at once, which are read again, from the cache they have come through.
 //! Slices that are too long for registers are left to [`sampled_cluster`].
