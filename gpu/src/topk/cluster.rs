@@ -534,7 +534,8 @@ impl Team {
         (sum_of_lower(cluster::rank(), of), of(cluster::rank()))
     }
 
-    /// Tells all blocks a number of this one, and returns the sum over those of lower rank, and over all. Collective over the cluster; ends with a block barrier.
+    /// Tells all blocks a number of this one, and returns the sum over those of lower rank, and over all. Collective over
+    /// the cluster; ends with a block barrier.
     #[inline(always)]
     pub(super) fn before(self, own: u32) -> (u32, u32) {
         self.exchange(Self::NUMBERS, own);
