@@ -211,8 +211,12 @@ fn races_between_blocks_of_a_cluster_are_reported() {
 fn a_barrier_for_own_memory_does_not_publish_what_is_written_to_others() {
     let line = Line::default();
     let launch = Launch::new(2, 32).with_cluster(2).with_shared_bytes(128);
-    let kinds: [fn(Remote<u32>, u32); 2] =
-        [|remote, t| remote.set(t, 1), |remote, t| drop(remote.atomic(AtomicOp::Add, t, 1))];
+    let kinds: [fn(Remote<u32>, u32); 2] = [
+        |remote, t| remote.set(t, 1),
+        |remote, t| {
+            remote.atomic(AtomicOp::Add, t, 1);
+        },
+    ];
     for write in kinds {
         for fault in always_faulty(&launch, |memory, launch| {
             run_closure(memory, "unpublished", launch, || {
