@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     fn findings(entry: &'static str, opcodes: &[&'static str]) -> Vec<String> {
-        of(entry).findings(&Function { name: entry, opcodes: opcodes.to_vec(), generic_sums: 0 }, 80)
+        of(entry).findings(&Function { name: entry, opcodes: opcodes.to_vec(), ..Function::default() }, 80)
     }
 
     #[test]
@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn global_accesses_before_the_wait_for_earlier_launches_and_a_missing_wait_are_found() {
         let findings = |opcodes: &[&'static str], ptx_arch| {
-            let function = Function { name: "probe_overlapping", opcodes: opcodes.to_vec(), generic_sums: 0 };
+            let function =
+                Function { name: "probe_overlapping", opcodes: opcodes.to_vec(), ..Function::default() };
             of("probe_overlapping").findings(&function, ptx_arch)
         };
         assert_eq!(findings(&["S2R", "ACQBULK", "PREEXIT", "LDG.E", "STG.E"], 90), Vec::<String>::new());

@@ -1,7 +1,7 @@
 //! Machine code as `cuobjdump -sass` prints it.
 
 /// One function.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Function<'a> {
     /// Its symbol.
     pub(super) name: &'a str,
@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str) -> Vec<Function<'_>> {
     let mut functions: Vec<Function<'_>> = Vec::new();
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix("Function : ") {
-            functions.push(Function { name: name.trim(), opcodes: Vec::new(), generic_sums: 0 });
+            functions.push(Function { name: name.trim(), ..Function::default() });
         } else if let (Some(function), Some(opcode)) = (functions.last_mut(), opcode(line)) {
             function.opcodes.push(opcode);
             let is_generic = GENERIC.iter().any(|generic| names(opcode, generic));
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(functions.len(), 2);
         assert_eq!(functions[0].name, "one");
         assert_eq!(functions[0].opcodes, ["LDC", "LDG.E.128.CONSTANT", "EXIT"]);
-        assert_eq!(functions[1], Function { name: "two", opcodes: vec!["RET"], generic_sums: 0 });
+        assert_eq!(functions[1], Function { name: "two", opcodes: vec!["RET"], ..Function::default() });
     }
 
     #[test]
