@@ -2,34 +2,23 @@
 //!
 //! What is selected is marked by one bit each; threads take the words of the bitmap in order, count their bits,
 //! and a prefix sum of the counts says where each thread's indices go. A row in registers is one bitmap
-//! ([`Marked`]). Longer rows are staged in any order and sorted ([`sort`]): put into 2,048 buckets by their
-//! leading bits, then ranked among the few of a bucket. Indices that crowd into few buckets are sorted by bitmaps over
-//! all indices of the row, some microseconds for a million of them: it is the rare case.
+//! ([`Marked`]). Longer rows are staged in any order and sorted ([`Sorter`]): by one bitmap again if their indices are
+//! close enough to each other, otherwise put into 2,048 buckets by their leading bits, then ranked among the few of a
+//! bucket. Indices that crowd into few buckets are sorted by bitmaps one after the other: it is the rare case.
 
 use dsa_simt::{AtomicOp, Shared, block, opaque, thread, warp};
 
 use super::bins::THREADS;
 use super::element::Element;
 use super::key::{NAN, key};
-use super::output::{Staged, lowest_bit};
+use super::output::{OutRow, Staged, for_each_bit};
 use super::prefix::Sums;
 use super::scores::{SHARE, Slice, index};
 
-/// Words that a thread has of the largest bitmap.
-const MOST_PER_THREAD: u32 = 16;
 /// Indices that a thread holds while a row is sorted.
 const HELD: u32 = Staged::WORDS / THREADS;
 /// Half of them: all there are for k up to 2,048.
 const HALF: u32 = HELD / 2;
-
-/// Words of shared memory of a bitmap in which a thread has `per_thread` words. There is one word more for each
-/// thread: neighbours would meet in one bank.
-const fn words(per_thread: u32) -> u32 {
-    THREADS * if per_thread == 1 { 1 } else { per_thread + 1 }
-}
-
-/// Words of shared memory that [`sort`] makes the best of.
-pub const WORDS: u32 = words(MOST_PER_THREAD);
 
 /// Marks the score at a place of a tile, if every thread marks its own in the word with its number
 /// ([`Share::bits`](super::scores::Share::bits)).
@@ -62,9 +51,20 @@ impl Marked {
         let shift = (thread >> threads) * E::PER_VECTOR;
         let first = (thread & ((1 << threads) - 1)) * vectors;
         let mut bits = 0;
-        for i in 0..vectors {
-            let own = marks.get(first + i) >> shift & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
-            bits |= own << (i * E::PER_VECTOR);
+        let mut add = |vector: u32, word: u32| {
+            let own = word >> shift & (u32::MAX >> (u32::BITS - E::PER_VECTOR));
+            bits |= own << (vector * E::PER_VECTOR);
+        };
+        if vectors < 4 {
+            for i in 0..vectors {
+                add(i, marks.get(first + i));
+            }
+        }
+        for group in 0..vectors / 4 {
+            let words = marks.get4(first + 4 * group);
+            for i in 0..4 {
+                add(4 * group + i as u32, words[i]);
+            }
         }
         Self { bits, start: (thread * per_thread).wrapping_sub(first_place) }
     }
@@ -77,84 +77,256 @@ impl Marked {
 
     /// Calls `put` with the index of each that is marked, in order, and its position, counted from `position` on.
     #[inline(always)]
-    pub fn for_each(&self, mut position: u32, mut put: impl FnMut(u32, u32)) {
-        let mut bits = self.bits;
-        while bits != 0 {
-            put(position, self.start.wrapping_add(lowest_bit(bits)));
-            position += 1;
-            bits &= bits - 1;
-        }
+    pub fn for_each(&self, position: u32, mut put: impl FnMut(u32, u32)) {
+        for_each_bit(self.bits, position, |position, bit| put(position, self.start.wrapping_add(bit)));
     }
 }
 
-/// Sorts the first `count` staged indices; they are different, and below `len`.
-///
-/// In `memory`, which nothing else uses meanwhile: one bitmap if it has room for that, or else buckets, or else
-/// bitmaps of as many indices as fit, one after the other, 262,144 if there are [`WORDS`] words. Collective over the
-/// block; begins and ends with a block barrier.
-#[inline(always)]
-pub fn sort(staged: Staged, count: u32, len: u32, memory: Shared<u32>, sums: Sums) {
-    let thread = opaque(thread::index());
-    // A power of two: divisions are shifts.
-    let mut shift = 0;
-    while 1 << shift < MOST_PER_THREAD
-        && (THREADS * u32::BITS) << shift < len
-        && words(2 << shift) <= memory.len()
-    {
-        shift += 1;
+/// Sorts what is staged.
+#[derive(Clone, Copy)]
+pub struct Sorter {
+    /// Memory that nothing else uses meanwhile: at least a word for each thread.
+    pub memory: Shared<u32>,
+    /// Prefix sums.
+    pub sums: Sums,
+}
+
+impl Sorter {
+    /// Writes the first `count` staged indices to `out` in their order, from position `position` on. They are different,
+    /// and among the `len` indices from `start` on.
+    ///
+    /// By one bitmap if they fit, or else by buckets, or else, if these are crowded, by bitmaps one after the other.
+    /// Collective over the block; begins with a block barrier.
+    #[inline(always)]
+    pub fn write<E: Element>(
+        self,
+        staged: Staged,
+        count: u32,
+        (start, len): (u32, u32),
+        position: u32,
+        out: &OutRow<E>,
+    ) {
+        block::sync();
+        if len > Bitmap::SPAN && self.memory.len() >= Buckets::WORDS {
+            // A thread holds no more than it must.
+            let is_sorted = if count <= HALF * THREADS {
+                self.sort_by_buckets::<{ HALF as usize }>(staged, count, start, len)
+            } else {
+                self.sort_by_buckets::<{ HELD as usize }>(staged, count, start, len)
+            };
+            if is_sorted {
+                out.write(staged, position, count);
+                return;
+            }
+        }
+        self.write_by_bitmaps(staged, count, start, position, out);
     }
-    if len > THREADS * u32::BITS
-        && memory.len() >= Buckets::WORDS
-        && sort_by_buckets(staged, count, memory, sums)
-    {
-        return;
+
+    /// [`write`](Self::write) by bitmaps: the first one begins with index `start`, and each after it with the lowest index
+    /// that is left.
+    #[inline(always)]
+    fn write_by_bitmaps<E: Element>(
+        self,
+        staged: Staged,
+        count: u32,
+        mut start: u32,
+        mut position: u32,
+        out: &OutRow<E>,
+    ) {
+        let bitmap = Bitmap(self.memory);
+        let end = position + count;
+        loop {
+            bitmap.clear();
+            block::sync();
+            for_each(staged, count, |index| {
+                if index.wrapping_sub(start) < bitmap.span() {
+                    bitmap.mark(index - start);
+                }
+            });
+            block::sync();
+            let own = bitmap.own();
+            let counts = own.map(u32::count_ones);
+            let ([before], [all]) = self.sums.before([counts[0] + counts[1] + counts[2] + counts[3]]);
+            let mut next = position + before;
+            for i in 0..own.len() {
+                let first = start + bitmap.first_of_own() + i as u32 * u32::BITS;
+                for_each_bit(own[i], next, |position, bit| out.put(position, first + bit));
+                next += counts[i];
+            }
+            position += all;
+            if position >= end {
+                return;
+            }
+            let behind = start + bitmap.span();
+            let mut lowest = u32::MAX;
+            for_each(staged, count, |index| lowest = lowest.min(if index < behind { u32::MAX } else { index }));
+            // Everybody has read the bitmap.
+            start = self.lowest(lowest);
+            if start == u32::MAX {
+                // Some were the same, against the promise.
+                return;
+            }
+        }
     }
-    let per_thread = 1 << shift;
-    let pitch = words(per_thread) / THREADS;
-    block::sync();
-    let held = hold(staged, count);
-    let clear = |word: u32| memory.set(thread * pitch + word, 0);
-    for_each(per_thread, clear);
-    // Everything staged is held now, and the bitmap is empty.
-    block::sync();
-    let span = per_thread * THREADS * u32::BITS;
-    let (mut first, mut position) = (0, 0);
-    while first < len && position < count {
-        for i in 0..HELD as usize {
-            let distance = held[i].wrapping_sub(first);
-            if distance < span {
-                let word = distance / u32::BITS;
-                let place = (word >> shift) * pitch + (word & (per_thread - 1));
-                memory.reduce(AtomicOp::Or, place, 1 << (distance % u32::BITS));
+
+    /// The lowest of all threads' numbers. Collective over the block; ends with a block barrier, and nobody reads or
+    /// writes the memory when it begins.
+    #[inline(always)]
+    fn lowest(self, own: u32) -> u32 {
+        if thread::index() == 0 {
+            self.memory.set(0, 0);
+        }
+        block::sync();
+        let own = warp::reduce_max(warp::ALL, !own);
+        if thread::lane() == 0 {
+            self.memory.reduce(AtomicOp::Max, 0, own);
+        }
+        block::sync();
+        let lowest = !self.memory.get(0);
+        block::sync();
+        lowest
+    }
+
+    /// Sorts the first `count` staged indices, of which a thread holds up to `N`, unless too many of them share a bucket:
+    /// then it changes nothing and returns `false`.
+    ///
+    /// Collective over the block, after a block barrier; ends with one.
+    #[inline(always)]
+    fn sort_by_buckets<const N: usize>(self, staged: Staged, count: u32, first: u32, len: u32) -> bool {
+        const { assert!(Buckets::MOST < 1 << 8 && Staged::WORDS < 1 << u16::BITS) };
+        let Self { memory, sums } = self;
+        let thread = opaque(thread::index());
+        let exists = |i: usize| thread + i as u32 * THREADS < count;
+        let held = hold::<N>(staged, count);
+        memory.set4(4 * thread, [0; 4]);
+        if thread == 0 {
+            memory.set(Buckets::CROWDED, 0);
+        }
+        block::sync();
+        let shift = (u32::BITS - (len - 1).leading_zeros()).saturating_sub(Buckets::COUNT.ilog2());
+        let bucket_of = |index: u32| (index - first) >> shift;
+        // Numbers within the bucket. Opaque, so that all atomics are on their way before the first answer is used.
+        let mut numbers = [0_u32; N];
+        for i in 0..N {
+            if exists(i) {
+                numbers[i] = memory.atomic(AtomicOp::Add, bucket_of(held[i]), 1);
+            }
+        }
+        let numbers = bytes(numbers.map(opaque));
+        block::sync();
+        let [a, b, c, d] = memory.get4(4 * thread);
+        if a.max(b).max(c.max(d)) > Buckets::MOST {
+            memory.reduce(AtomicOp::Or, Buckets::CROWDED, 1);
+        }
+        let ([before], _) = sums.before([a + b + c + d]);
+        if memory.get(Buckets::CROWDED) != 0 {
+            // Before the memory is used for something else.
+            block::sync();
+            return false;
+        }
+        // Where each bucket starts, and how many it has.
+        let packed = |start, count| start | count << u16::BITS;
+        let starts = [before, before + a, before + a + b, before + a + b + c];
+        let buckets = [packed(starts[0], a), packed(starts[1], b), packed(starts[2], c), packed(starts[3], d)];
+        memory.set4(4 * thread, buckets);
+        block::sync();
+        // The bucket of each index, an empty one where there is none.
+        let mut own = [0_u32; N];
+        for i in 0..N {
+            if exists(i) {
+                own[i] = memory.get(bucket_of(held[i]));
+            }
+        }
+        let start = |bucket: u32| bucket & 0xffff;
+        for i in 0..N {
+            if exists(i) {
+                staged.set(start(own[i]) + byte(numbers, i), held[i]);
             }
         }
         block::sync();
-        let mut own = 0;
-        for_each(per_thread, |word| own += memory.get(thread * pitch + word).count_ones());
-        let ([before], [total]) = sums.before([own]);
-        let mut own_position = position + before;
-        for_each(per_thread, |word| {
-            let bits = memory.get(thread * pitch + word);
-            let start = first + (thread * per_thread + word) * u32::BITS;
-            staged.set_bits(bits, own_position, |bit| start + bit);
-            own_position += bits.count_ones();
-        });
-        position += total;
-        for_each(per_thread, clear);
-        first += span;
-        // After the last pass: everything is staged.
+        let mut positions = [0; N];
+        for of in 0..N / HALF as usize {
+            let ranked = ranked(staged, part(held, of), part(own, of));
+            for i in 0..HALF as usize {
+                positions[of * HALF as usize + i] = ranked[i];
+            }
+        }
         block::sync();
+        for i in 0..N {
+            if exists(i) {
+                staged.set(positions[i], held[i]);
+            }
+        }
+        block::sync();
+        true
+    }
+}
+
+/// A bit for each of so many indices, in shared memory. A thread has four neighbouring words, or one if there is little
+/// memory.
+#[derive(Clone, Copy)]
+struct Bitmap(Shared<u32>);
+
+impl Bitmap {
+    const WORDS: u32 = 4 * THREADS;
+    /// Indices of the largest.
+    const SPAN: u32 = Self::WORDS * u32::BITS;
+
+    #[inline(always)]
+    fn is_wide(self) -> bool {
+        self.0.len() >= Self::WORDS
+    }
+
+    /// How many indices it is for.
+    #[inline(always)]
+    fn span(self) -> u32 {
+        if self.is_wide() { Self::SPAN } else { THREADS * u32::BITS }
+    }
+
+    /// Clears it. Collective over the block.
+    #[inline(always)]
+    fn clear(self) {
+        let thread = opaque(thread::index());
+        if self.is_wide() { self.0.set4(4 * thread, [0; 4]) } else { self.0.set(thread, 0) }
+    }
+
+    #[inline(always)]
+    fn mark(self, place: u32) {
+        self.0.reduce(AtomicOp::Or, place / u32::BITS, 1 << (place % u32::BITS));
+    }
+
+    /// The thread's words.
+    #[inline(always)]
+    fn own(self) -> [u32; 4] {
+        let thread = opaque(thread::index());
+        if self.is_wide() { self.0.get4(4 * thread) } else { [self.0.get(thread), 0, 0, 0] }
+    }
+
+    /// The place of their first bit.
+    #[inline(always)]
+    fn first_of_own(self) -> u32 {
+        opaque(thread::index()) * (self.span() / THREADS)
+    }
+}
+
+/// Calls `f` with a thread's part of the first `count` staged indices.
+#[inline(always)]
+fn for_each(staged: Staged, count: u32, mut f: impl FnMut(u32)) {
+    let mut position = opaque(thread::index());
+    while position < count {
+        f(staged.get(position));
+        position += THREADS;
     }
 }
 
 /// The staged indices that a thread sorts; larger than any where there is none.
 #[inline(always)]
-fn hold(staged: Staged, count: u32) -> [u32; HELD as usize] {
-    let mut held = [u32::MAX; HELD as usize];
-    for i in 0..HELD {
-        let position = opaque(thread::index()) + i * THREADS;
+fn hold<const N: usize>(staged: Staged, count: u32) -> [u32; N] {
+    let mut held = [u32::MAX; N];
+    for i in 0..N {
+        let position = opaque(thread::index()) + i as u32 * THREADS;
         if position < count {
-            held[i as usize] = staged.get(position);
+            held[i] = staged.get(position);
         }
     }
     held
@@ -165,108 +337,21 @@ struct Buckets;
 
 impl Buckets {
     const COUNT: u32 = 4 * THREADS;
-    /// Behind them, the complement of the lowest index, and the highest.
-    const LOW: u32 = Self::COUNT;
-    const HIGH: u32 = Self::COUNT + 1;
-    const WORDS: u32 = Self::COUNT + 2;
+    /// Behind them, whether one has too many.
+    const CROWDED: u32 = Self::COUNT;
+    const WORDS: u32 = Self::COUNT + 1;
     /// Most indices of a bucket.
     const MOST: u32 = 64;
 }
 
-/// Sorts the first `count` staged indices, unless too many of them share a bucket: then it changes nothing and returns
-/// `false`.
-///
-/// Collective over the block; begins and ends with a block barrier.
+/// So many of what a thread holds, after `of` others like them.
 #[inline(always)]
-fn sort_by_buckets(staged: Staged, count: u32, memory: Shared<u32>, sums: Sums) -> bool {
-    const { assert!(Buckets::MOST < 1 << 8 && Staged::WORDS < 1 << u16::BITS) };
-    let thread = opaque(thread::index());
-    let exists = |i: u32| thread + i * THREADS < count;
-    block::sync();
-    let held = hold(staged, count);
-    memory.set4(4 * thread, [0; 4]);
-    if thread == 0 {
-        memory.set(Buckets::LOW, 0);
-        memory.set(Buckets::HIGH, 0);
-    }
-    let (mut low, mut high) = (0, 0);
-    for i in 0..HELD {
-        if exists(i) {
-            low = low.max(!held[i as usize]);
-            high = high.max(held[i as usize]);
-        }
-    }
-    let (low, high) = (warp::reduce_max(warp::ALL, low), warp::reduce_max(warp::ALL, high));
-    block::sync();
-    if thread::lane() == 0 {
-        memory.reduce(AtomicOp::Max, Buckets::LOW, low);
-        memory.reduce(AtomicOp::Max, Buckets::HIGH, high);
-    }
-    block::sync();
-    // Wrapping: nothing may be staged.
-    let low = !memory.get(Buckets::LOW);
-    let shift = (u32::BITS - (memory.get(Buckets::HIGH).wrapping_sub(low)).leading_zeros())
-        .saturating_sub(Buckets::COUNT.ilog2());
-    let bucket_of = |index: u32| (index - low) >> shift;
-    // Numbers within the bucket. Opaque, so that all atomics are on their way before the first answer is used.
-    let mut numbers = [0_u32; HELD as usize];
-    for i in 0..HELD {
-        if exists(i) {
-            numbers[i as usize] = memory.atomic(AtomicOp::Add, bucket_of(held[i as usize]), 1);
-        }
-    }
-    let numbers = bytes(numbers.map(opaque));
-    block::sync();
-    let [a, b, c, d] = memory.get4(4 * thread);
-    let ([before], _) = sums.before([a + b + c + d]);
-    if block::sync_or(a.max(b).max(c.max(d)) > Buckets::MOST) {
-        return false;
-    }
-    // Where each bucket starts, and how many it has.
-    let packed = |start, count| start | count << u16::BITS;
-    let starts = [before, before + a, before + a + b, before + a + b + c];
-    let buckets = [packed(starts[0], a), packed(starts[1], b), packed(starts[2], c), packed(starts[3], d)];
-    memory.set4(4 * thread, buckets);
-    block::sync();
-    // The bucket of each index, an empty one where there is none.
-    let mut own = [0_u32; HELD as usize];
-    for i in 0..HELD {
-        if exists(i) {
-            own[i as usize] = memory.get(bucket_of(held[i as usize]));
-        }
-    }
-    let start = |bucket: u32| bucket & 0xffff;
-    for i in 0..HELD {
-        if exists(i) {
-            staged.set(start(own[i as usize]) + byte(numbers, i), held[i as usize]);
-        }
-    }
-    block::sync();
-    let low = ranked(staged, half(held, 0), half(own, 0));
-    let high = if count > HALF * THREADS {
-        ranked(staged, half(held, HALF), half(own, HALF))
-    } else {
-        [0; HALF as usize]
-    };
-    block::sync();
-    for i in 0..HELD {
-        if exists(i) {
-            let position = if i < HALF { low[i as usize] } else { high[(i - HALF) as usize] };
-            staged.set(position, held[i as usize]);
-        }
-    }
-    block::sync();
-    true
-}
-
-/// The half of what a thread holds from number `first` on.
-#[inline(always)]
-fn half(held: [u32; HELD as usize], first: u32) -> [u32; HALF as usize] {
-    let mut half = [0; HALF as usize];
+fn part<const N: usize>(held: [u32; N], of: usize) -> [u32; HALF as usize] {
+    let mut part = [0; HALF as usize];
     for i in 0..HALF as usize {
-        half[i] = held[first as usize + i];
+        part[i] = held[of * HALF as usize + i];
     }
-    half
+    part
 }
 
 /// The positions of indices when sorted, of each by its rank in its bucket.
@@ -300,9 +385,9 @@ fn ranked(staged: Staged, held: [u32; HALF as usize], buckets: [u32; HALF as usi
 
 /// Numbers of a byte each, four to a word; larger ones count as 255.
 #[inline(always)]
-fn bytes(numbers: [u32; HELD as usize]) -> [u32; HELD.div_ceil(4) as usize] {
+fn bytes<const N: usize>(numbers: [u32; N]) -> [u32; HELD.div_ceil(4) as usize] {
     let mut words = [0; HELD.div_ceil(4) as usize];
-    for i in 0..HELD as usize {
+    for i in 0..N {
         words[i / 4] |= numbers[i].min(0xff) << (i % 4 * 8);
     }
     words
@@ -310,18 +395,8 @@ fn bytes(numbers: [u32; HELD as usize]) -> [u32; HELD.div_ceil(4) as usize] {
 
 /// Number `i` of [`bytes`].
 #[inline(always)]
-fn byte(words: [u32; HELD.div_ceil(4) as usize], i: u32) -> u32 {
-    words[i as usize / 4] >> (i % 4 * 8) & 0xff
-}
-
-/// Calls `f` with each of a thread's words.
-#[inline(always)]
-fn for_each(per_thread: u32, mut f: impl FnMut(u32)) {
-    let mut word = 0;
-    while word < per_thread {
-        f(word);
-        word += 1;
-    }
+fn byte(words: [u32; HELD.div_ceil(4) as usize], i: usize) -> u32 {
+    words[i / 4] >> (i % 4 * 8) & 0xff
 }
 
 /// Calls `put` for each bit set in a block's [`Share::bits`](super::scores::Share::bits), with its place when all are
@@ -340,13 +415,8 @@ pub fn in_order<E: Element>(bits: u32, first: u32, sums: Sums, mut put: impl FnM
     let mut next = first;
     for v in 0..SHARE as u32 {
         let half = v % 2 * u16::BITS;
-        let mut place = next + (before[v as usize / 2] >> half & 0xffff);
-        let mut bits = of_vector(v);
-        while bits != 0 {
-            put(place, v * E::PER_VECTOR + lowest_bit(bits));
-            place += 1;
-            bits &= bits - 1;
-        }
+        let place = next + (before[v as usize / 2] >> half & 0xffff);
+        for_each_bit(of_vector(v), place, |place, bit| put(place, v * E::PER_VECTOR + bit));
         next += totals[v as usize / 2] >> half & 0xffff;
     }
     block::sync();

@@ -5,6 +5,7 @@
 
 use dsa_simt::{Carve, Shared, block, grid, opaque, thread};
 
+use super::ascending::Sorter;
 use super::bins::THREADS;
 use super::division::{Desk, Part};
 use super::element::Element;
@@ -17,7 +18,7 @@ use super::scores::Scores;
 use super::slab::Slab;
 use super::state::RowState;
 use super::stream::{self, Room};
-use super::{Batch, Options, RESIDENT_MAX_LEN, RESIDENT_PLACES, ascending, crowded, trivial};
+use super::{Batch, Options, RESIDENT_MAX_LEN, RESIDENT_PLACES, crowded, trivial};
 
 /// Bytes of dynamic shared memory of a launch whose longest row has `max_len` elements; rows in slices are streamed
 /// with `tiles` tiles at a time, one of [`DEPTHS`](stream::DEPTHS).
@@ -66,7 +67,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
         if outcome != Outcome::Done {
             // All anew, so that nothing is held in registers for the rare case.
             let Part { row, len, .. } = desk.known_part();
-            complete(&batch, options, row, len, outcome, bitmap(batch.max_len, carve, scratch), scratch);
+            complete(&batch, options, row, len, outcome, spare(batch.max_len, carve, scratch), scratch);
         }
         if !desk.has_next(&batch) {
             return;
@@ -80,7 +81,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
 /// Refines and sorts the output of a row as the outcome of its path and the options want it, and writes it. Here, once for
 /// all paths, and not where a path finds a bin crowded: what is rare costs the others time if it lies among them.
 ///
-/// `bitmap` is memory for sorting. Collective over the block.
+/// `memory` is for sorting. Collective over the block.
 #[inline(always)]
 pub(super) fn complete<E: Element>(
     batch: &Batch<E>,
@@ -88,7 +89,7 @@ pub(super) fn complete<E: Element>(
     row: u32,
     len: u32,
     mut outcome: Outcome,
-    bitmap: Shared<u32>,
+    memory: Shared<u32>,
     scratch: Scratch,
 ) {
     let scores = Scores::<E>::new(batch.scores(row, len));
@@ -101,13 +102,14 @@ pub(super) fn complete<E: Element>(
     }
     if outcome == Outcome::Crowded {
         refine::select(&scores, batch.k, options.lowest_indices(), scratch);
-        outcome = Outcome::Staged;
     }
-    if outcome == Outcome::Staged && options.is_ascending() {
-        ascending::sort(scratch.staged(), batch.k, len, bitmap, scratch.sums);
+    let out = OutRow::new(batch, row, scores);
+    if options.is_ascending() {
+        Sorter { memory, sums: scratch.sums }.write(scratch.staged(), batch.k, (0, len), 0, &out);
+        return;
     }
     block::sync();
-    OutRow::new(batch, row, scores).write(scratch.staged(), 0, batch.k);
+    out.write(scratch.staged(), 0, batch.k);
 }
 
 /// Stages the output of the block's part of a row; short rows are written at once. Collective over the block.
@@ -163,8 +165,7 @@ fn stage<E: Element>(
 
 /// Memory for sorting: where the list was, if there is one.
 #[inline(always)]
-fn bitmap(max_len: u32, mut carve: Carve, scratch: Scratch) -> Shared<u32> {
-    const { assert!(ascending::WORDS <= list::WORDS) };
+fn spare(max_len: u32, mut carve: Carve, scratch: Scratch) -> Shared<u32> {
     if max_len <= RESIDENT_MAX_LEN {
         return scratch.words;
     }

@@ -22,7 +22,7 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, cluster, grid, opaque, thread, warp};
 
-use super::ascending::Marked;
+use super::ascending::{Marked, Sorter};
 use super::auto::{complete, write_whole};
 use super::bins::{BinOrder, Bins, COUNT, SignMagnitude, THREADS};
 use super::candidates::{self, Candidates};
@@ -174,7 +174,7 @@ fn own_slice<E: Element>(row: Scores<E>) -> Slice<E> {
 /// Stages what is certain of the slice and lists what is to be ranked. What there is of both is noted; if the bin is
 /// crowded, nothing is staged or listed, and it is noted.
 ///
-/// With `is_ascending`, marks instead of staging ([`Outcome::Ordered`]). The bins are empty and the counters zero.
+/// With `is_ascending`, marks instead of staging ([`Outcome::Marked`]). The bins are empty and the counters zero.
 /// Collective over the cluster.
 #[inline(always)]
 fn select<E: Element, H: Held<E>>(
@@ -211,7 +211,7 @@ fn select<E: Element, H: Held<E>>(
         team.listed.add(counters.tie(), key(slice.row.get(index)), index);
         ties &= ties - 1;
     }
-    if is_ascending { Outcome::Ordered } else { Outcome::Staged }
+    if is_ascending { Outcome::Marked } else { Outcome::Staged }
 }
 
 /// The index of the thread's first score; wraps below zero.
@@ -374,34 +374,24 @@ fn finish<E: Element>(
         let first = (rank * share).min(count);
         let end = (first + share).min(count);
         let mut put = |rank, index| out.put(above + rank, index);
-        // One to a warp, if that is enough: the warps work side by side.
-        if share <= const { THREADS / warp::SIZE } {
-            team.gathered.rank_some::<THREADS, 1>(first, end, count, batch.k - above, &mut put);
-        } else {
-            team.gathered.rank_some::<THREADS, 4>(first, end, count, batch.k - above, &mut put);
-        }
+        team.rank(first, end, count, batch.k - above, &mut put);
         cluster::wait_until_left();
         return;
     }
-    let is_marked = outcome == Outcome::Ordered;
+    let is_marked = outcome == Outcome::Marked;
     let first_place = slice.row.first_place().wrapping_sub(slice.first * E::PER_VECTOR);
     // Each block ranks what it has listed, and tells the others how many of those are selected.
     let listed_before = sum_of_lower(rank, |lower| team.listed_by(lower));
     let listed_end = listed_before + team.listed_by(rank);
-    team.gathered.rank_some::<THREADS, 1>(
-        listed_before,
-        listed_end,
-        count,
-        batch.k - above,
-        &mut |_, index| {
-            let number = team.tally.atomic(AtomicOp::Add, Team::SELECTED, 1);
-            if is_marked {
-                ascending::mark::<E>(words, index.wrapping_add(first_place));
-            } else {
-                staged.set(own + number, index);
-            }
-        },
-    );
+    let mut select = |_, index: u32| {
+        let number = team.tally.atomic(AtomicOp::Add, Team::SELECTED, 1);
+        if is_marked {
+            ascending::mark::<E>(words, index.wrapping_add(first_place));
+        } else {
+            staged.set(own + number, index);
+        }
+    };
+    team.rank(listed_before, listed_end, count, batch.k - above, &mut select);
     block::sync();
     let (mut marked, mut before) = (Marked::NONE, [0]);
     if is_marked {
@@ -416,9 +406,8 @@ fn finish<E: Element>(
         // Lanes that follow each other have theirs at positions that do: not staged first.
         marked.for_each(first + before, |position, index| out.put(position, index));
     } else {
-        ascending::sort(staged, own, slice.row.len(), bins.words(), sums);
-        block::sync();
-        out.write(staged, first, own);
+        let indices = (slice.first_index(), slice.end_index().saturating_sub(slice.first_index()));
+        Sorter { memory: bins.words(), sums }.write(staged, own, indices, first, &out);
     }
     cluster::wait_until_left();
 }
@@ -574,6 +563,18 @@ impl Team {
             let (key, index) = self.listed.get_at_rank(rank, number);
             self.gathered.add(before + number, key, index);
             number += 1 << shift;
+        }
+    }
+
+    /// Calls `put` with the rank among the first `count` that were gathered, and the index, of each from number `first`
+    /// to number `end` whose rank is below `wanted`. Collective over the block.
+    #[inline(always)]
+    fn rank(self, first: u32, end: u32, count: u32, wanted: u32, put: &mut impl FnMut(u32, u32)) {
+        // One to a warp, if that is enough: the warps work side by side.
+        if end - first <= const { THREADS / warp::SIZE } {
+            self.gathered.rank_some::<THREADS, 1>(first, end, count, wanted, put);
+        } else {
+            self.gathered.rank_some::<THREADS, 4>(first, end, count, wanted, put);
         }
     }
 

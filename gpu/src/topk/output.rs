@@ -190,6 +190,16 @@ pub fn lowest_bit(bits: u32) -> u32 {
     bits.reverse_bits().leading_zeros()
 }
 
+/// Calls `put` for each bit set in `bits`, with a position, from `position` on, and the number of the bit.
+#[inline(always)]
+pub fn for_each_bit(mut bits: u32, mut position: u32, mut put: impl FnMut(u32, u32)) {
+    while bits != 0 {
+        put(position, lowest_bit(bits));
+        position += 1;
+        bits &= bits - 1;
+    }
+}
+
 /// Writes the winners of each tile to the output row and gives the ties to a sink.
 pub struct Emit<H, S> {
     /// What separates winners from ties and from the rest.
@@ -214,14 +224,12 @@ impl<H: Threshold, S: TieSink> Visitor for Emit<H, S> {
         if !warp::any(warp::ALL, selected != 0) {
             return;
         }
-        let mut ties = selected & !winners;
-        let (mut winner, mut tie) = self.counters.reserve(winners.count_ones(), ties.count_ones());
+        let ties = selected & !winners;
+        let (winner, mut tie) = self.counters.reserve(winners.count_ones(), ties.count_ones());
         // Over the set bits, which are few; a loop over all elements would be unrolled to no use.
-        while winners != 0 {
-            self.out.set(winner as usize, tile.index(lowest_bit(winners)).cast_signed());
-            winner += 1;
-            winners &= winners - 1;
-        }
+        for_each_bit(winners, winner, |position, bit| {
+            self.out.set(position as usize, tile.index(bit).cast_signed());
+        });
         if S::WANTS_KEYS {
             // Over all elements: an element chosen at run time would put the keys into local memory.
             for element in 0..N {
@@ -231,11 +239,7 @@ impl<H: Threshold, S: TieSink> Visitor for Emit<H, S> {
                 }
             }
         } else {
-            while ties != 0 {
-                self.ties.take(tie, ABSENT, tile.index(lowest_bit(ties)));
-                tie += 1;
-                ties &= ties - 1;
-            }
+            for_each_bit(ties, tie, |tie, bit| self.ties.take(tie, ABSENT, tile.index(bit)));
         }
     }
 }
@@ -334,12 +338,8 @@ impl Staged {
 
     /// Puts the indices of the bits set in `bits` at the positions from `position` on.
     #[inline(always)]
-    pub fn set_bits(self, mut bits: u32, mut position: u32, index: impl Fn(u32) -> u32) {
-        while bits != 0 {
-            self.set(position, index(lowest_bit(bits)));
-            position += 1;
-            bits &= bits - 1;
-        }
+    pub fn set_bits(self, bits: u32, position: u32, index: impl Fn(u32) -> u32) {
+        for_each_bit(bits, position, |position, bit| self.set(position, index(bit)));
     }
 
     /// The lanes of a warp write runs of about four positions: where a run begins, so many lanes would meet

@@ -175,8 +175,8 @@ pub enum Outcome {
     Done,
     /// The output is staged, in any order.
     Staged,
-    /// The output is staged in the order of the indices.
-    Ordered,
+    /// What is certain of the output is marked where the thread that holds it has its word, and not staged.
+    Marked,
     /// The output is staged but for elements that are equal to the k-th largest, any of which will do: they are staged from
     /// the end of the row down, perhaps more than are wanted.
     EqualApart,

@@ -119,14 +119,12 @@ pub fn select_short<E: Element>(
     }
 }
 
-/// Writes the indices of the `wanted` largest scores of the row, which has more, to `out`; with ascending indices,
-/// stages them in their order.
+/// Writes the indices of the `wanted` largest scores of the row, which has more, to `out`.
 ///
 /// If the bin of the k-th largest is crowded, and not just with equal scores of which any will do, it is noted, and
 /// nothing is written: refining is the caller's part, so that there is one copy of it for all sizes.
 ///
-/// The bins are empty and the counters zero. Collective over the block; needs a block barrier before what is
-/// staged is read.
+/// The bins are empty and the counters zero. Collective over the block.
 #[inline(always)]
 pub fn select<E: Element, H: Held<E>>(
     row: Scores<E>,
@@ -213,8 +211,8 @@ pub(super) fn place<E: Element, H: Held<E>>(
     }
     block::sync();
     let rest = wanted - pick.above;
+    let out = out();
     if !is_ascending {
-        let out = out();
         out.write(staged, 0, pick.above);
         let mut put = |rank, index| out.put(pick.above + rank, index);
         // Most bins of long rows have more than a few.
@@ -232,7 +230,9 @@ pub(super) fn place<E: Element, H: Held<E>>(
     let marked = Marked::of::<E>(words, H::SCORES, row.first_place());
     let ([before], _) = sums.before([marked.count()]);
     marked.for_each(before, |position, index| staged.set(position, index));
-    Outcome::Ordered
+    block::sync();
+    out.write(staged, 0, wanted);
+    Outcome::Done
 }
 
 /// A score in the bin of the k-th largest.
