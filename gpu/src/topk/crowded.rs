@@ -1,9 +1,9 @@
 //! Rows of up to 8,192 scores of which too many are in the bin of the k-th largest to be ranked, because they are equal or
 //! close to each other.
 //!
-//! The row is read once more, from the cache it has just come through, and held as keys. If those of the bin are equal, as
-//! many as are wanted are taken; if not, one round of finer bins over the keys that occur tells them apart. What is left is
-//! for [`refine`](super::refine).
+//! The row is read once more, from the cache it has just come through, and held as keys. If those of the bin differ, one
+//! round of finer bins over the keys that occur tells them apart. Of equal ones, as many as are wanted are taken. What is
+//! left is for [`refine`](super::refine).
 
 use dsa_simt::block;
 
@@ -13,7 +13,7 @@ use super::element::Element;
 use super::histogram::Pick;
 use super::key::number_key;
 use super::output::{OutRow, lowest_bit};
-use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch, gather_extremes};
+use super::refine::{Distances, KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::resident::{Found, Pairs, place, start};
 use super::scores::{Scores, index};
 
@@ -43,52 +43,44 @@ pub fn select<E: Element>(
     if count == Narrowed::UNCOUNTED {
         return Outcome::Crowded;
     }
-    let mut found = Found { winners: 0, ties: 0, pick: Pick { bin: 0, above, count } };
-    let (mut low, mut high) = (0, 0);
-    for i in 0..HELD {
-        let key = keys[i as usize];
-        found.winners |= u32::from(key > range.last) << i;
-        if key >= range.first && key <= range.last {
-            found.ties |= 1 << i;
-            low = low.max(!key);
-            high = high.max(key);
-        }
+    let mut distances = Distances::of(range);
+    for i in 0..HELD as usize {
+        distances.add(keys[i]);
     }
     bins.zero();
-    gather_extremes(low, high, extremes);
+    distances.gather(extremes);
     block::sync();
-    let range = KeyRange { first: !extremes.get(Scratch::LOW), last: extremes.get(Scratch::HIGH) };
-    if range.first == range.last {
-        if !options.are_none() {
-            scratch.note(Narrowed { range, above, count });
-            return Outcome::Crowded;
+    let range = range.without(extremes.get(Scratch::LOW), extremes.get(Scratch::HIGH));
+    let mut narrowed = Narrowed { range, above, count };
+    if range.first < range.last {
+        let shift = range.shift();
+        for i in 0..HELD as usize {
+            let distance = keys[i].wrapping_sub(range.first);
+            bins.add_if(distance <= range.last - range.first, distance >> shift);
         }
-        place_equal(row, wanted, found, scratch);
-        out().write(scratch.staged(), 0, wanted);
-        return Outcome::Done;
+        block::sync();
+        let Pick { bin, above: above_bin, count } = bins.pick::<Ascending>(wanted - above);
+        let range = KeyRange::of_bin(range.first, bin, shift);
+        narrowed = Narrowed { range, above: above + above_bin, count };
     }
-    let shift = range.shift();
-    for i in 0..HELD {
-        if found.ties >> i & 1 != 0 {
-            bins.add((keys[i as usize] - range.first) >> shift);
-        }
-    }
-    block::sync();
-    let finer = bins.pick::<Ascending>(wanted - above);
-    found.pick = Pick { above: above + finer.above, ..finer };
-    let bin = KeyRange::of_bin(range.first, finer.bin, shift);
-    if finer.count > RANKED {
-        scratch.note(Narrowed { range: bin, above: found.pick.above, count: finer.count });
+    let Narrowed { range, above, count } = narrowed;
+    let are_equal = range.first == range.last;
+    if count > RANKED && !(are_equal && options.are_none()) {
+        scratch.note(narrowed);
         return Outcome::Crowded;
     }
-    let (mut higher, mut equal) = (0, 0);
+    let (mut winners, mut selected) = (0, 0);
     for i in 0..HELD {
-        higher |= u32::from(keys[i as usize] > bin.last) << i;
-        equal |= u32::from(keys[i as usize] >= bin.first) << i;
+        winners |= u32::from(keys[i as usize] > range.last) << i;
+        selected |= u32::from(keys[i as usize] >= range.first) << i;
     }
-    found.winners |= found.ties & higher;
-    found.ties &= equal & !higher;
-    place::<E, Pairs<{ HELD as usize / 2 }>>(row, wanted, options, found, scratch, out)
+    let found = Found { winners, ties: selected & !winners, pick: Pick { bin: 0, above, count } };
+    if count <= RANKED {
+        return place::<E, Pairs<{ HELD as usize / 2 }>>(row, wanted, options, found, scratch, out);
+    }
+    place_equal(row, wanted, found, scratch);
+    out().write(scratch.staged(), 0, wanted);
+    Outcome::Done
 }
 
 /// The keys of the thread's scores; where there is no number, a lower one than that of any number.

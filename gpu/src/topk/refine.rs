@@ -31,6 +31,12 @@ impl KeyRange {
         (u32::BITS - (self.last - self.first).leading_zeros()).saturating_sub(bins::BITS)
     }
 
+    /// What is left of it without so many keys at either end, which are given as complements.
+    #[inline(always)]
+    pub(super) fn without(self, low: u32, high: u32) -> Self {
+        Self { first: self.first + !low, last: self.last - !high }
+    }
+
     /// The keys of bin `bin` of those that begin at key `first`.
     #[inline(always)]
     pub fn of_bin(first: u32, bin: u32, shift: u32) -> Self {
@@ -75,9 +81,9 @@ impl Scratch {
     const EXTREMES: u32 = 4;
     const FOUND: u32 = 8;
     const LAST_INDEX: u32 = 4;
-    /// Where the complement of the smallest key is gathered.
+    /// Where the complement of the distance of the smallest key from the start of a range is gathered.
     pub(super) const LOW: u32 = 0;
-    /// Where the largest key is gathered.
+    /// The same for the largest key and the end of the range; or the largest key.
     pub(super) const HIGH: u32 = 1;
 
     /// Notes up to which index elements of the range are taken.
@@ -187,8 +193,8 @@ pub enum Outcome {
 
 /// How what several blocks measured and counted comes together, if they look for the same element.
 pub trait Merge {
-    /// The complement of the smallest key and the largest key of all blocks, of what each has gathered in `extremes`,
-    /// which are not used again before the next barrier of all of them. Begins with one.
+    /// The largest of what each block has gathered in `extremes`, which are not used again before the next barrier of
+    /// all of them. Begins with one.
     fn extremes(&self, extremes: Shared<u32>) -> (u32, u32);
     /// The bin of the `wanted`-th largest of the elements that all blocks have counted in their `bins`. Others may read
     /// these until the next barrier of all of them. Begins with one.
@@ -238,9 +244,11 @@ pub fn narrow(
     block::sync();
     // With a bin for each key there is nothing to measure.
     if range.shift() > 0 {
-        measure(source, range, extremes);
+        let mut distances = Distances::of(range);
+        source.visit(&mut distances);
+        distances.gather(extremes);
         let (low, high) = merge.extremes(extremes);
-        range = KeyRange { first: !low, last: high };
+        range = range.without(low, high);
     } else {
         merge.sync();
     }
@@ -258,26 +266,6 @@ pub fn narrow(
         merge.sync();
     }
     Narrowed { range, above, count }
-}
-
-/// Gathers the complement of the smallest key and the largest key of `range` that occur in `source` in `extremes`, which
-/// are zero. Collective over the block; a block barrier before they are read.
-#[inline(always)]
-fn measure(source: &impl Source, range: KeyRange, extremes: Shared<u32>) {
-    let mut measure = Measure { range, low: 0, high: 0 };
-    source.visit(&mut measure);
-    gather_extremes(measure.low, measure.high, extremes);
-}
-
-/// Merges what each thread has found of the complement of the smallest key and of the largest key into `extremes`.
-/// Collective over the warp; a block barrier before they are read.
-#[inline(always)]
-pub(super) fn gather_extremes(low: u32, high: u32, extremes: Shared<u32>) {
-    let (low, high) = (warp::reduce_max(warp::ALL, low), warp::reduce_max(warp::ALL, high));
-    if thread::lane() == 0 {
-        extremes.reduce(AtomicOp::Max, Scratch::LOW, low);
-        extremes.reduce(AtomicOp::Max, Scratch::HIGH, high);
-    }
 }
 
 /// Stages the indices of the `wanted` largest elements of `source`, of equal ones any or those with the lowest
@@ -403,24 +391,46 @@ impl Visitor for Emit {
     }
 }
 
-/// Finds the smallest and the largest key of a range that occur.
-struct Measure {
+/// How far the smallest and the largest key of a range that occur are from its ends. Any other key is farther.
+pub(super) struct Distances {
     range: KeyRange,
-    /// The complement of the smallest.
     low: u32,
     high: u32,
 }
 
-impl Visitor for Measure {
+impl Distances {
+    /// Of a range that begins above [`ABSENT`].
+    #[inline(always)]
+    pub(super) fn of(range: KeyRange) -> Self {
+        Self { range, low: u32::MAX, high: u32::MAX }
+    }
+
+    /// Takes a key into account.
+    #[inline(always)]
+    pub(super) fn add(&mut self, key: u32) {
+        self.low = self.low.min(key.wrapping_sub(self.range.first));
+        self.high = self.high.min(self.range.last.wrapping_sub(key));
+    }
+
+    /// Merges what the threads have found into `extremes`, which were zero: the complements, of which the largest
+    /// counts. Collective over the warp; a block barrier before they are read.
+    #[inline(always)]
+    pub(super) fn gather(&self, extremes: Shared<u32>) {
+        let low = warp::reduce_max(warp::ALL, !self.low);
+        let high = warp::reduce_max(warp::ALL, !self.high);
+        if thread::lane() == 0 {
+            extremes.reduce(AtomicOp::Max, Scratch::LOW, low);
+            extremes.reduce(AtomicOp::Max, Scratch::HIGH, high);
+        }
+    }
+}
+
+impl Visitor for Distances {
     #[inline(always)]
     fn visit<const N: usize>(&mut self, tile: Tile<N>) {
         const { assert!(ABSENT == 0) };
         for element in 0..N {
-            let key = tile.keys[element];
-            if key >= self.range.first && key <= self.range.last && key != ABSENT {
-                self.low = self.low.max(!key);
-                self.high = self.high.max(key);
-            }
+            self.add(tile.keys[element]);
         }
     }
 }
