@@ -159,7 +159,9 @@ impl Sorter {
             }
             let behind = start + bitmap.span();
             let mut lowest = u32::MAX;
-            for_each(staged, count, |index| lowest = lowest.min(if index < behind { u32::MAX } else { index }));
+            for_each(staged, count, |index| {
+                lowest = lowest.min(if index < behind { u32::MAX } else { index })
+            });
             // Everybody has read the bitmap.
             start = self.lowest(lowest);
             if start == u32::MAX {
@@ -227,7 +229,8 @@ impl Sorter {
         // Where each bucket starts, and how many it has.
         let packed = |start, count| start | count << u16::BITS;
         let starts = [before, before + a, before + a + b, before + a + b + c];
-        let buckets = [packed(starts[0], a), packed(starts[1], b), packed(starts[2], c), packed(starts[3], d)];
+        let buckets =
+            [packed(starts[0], a), packed(starts[1], b), packed(starts[2], c), packed(starts[3], d)];
         memory.set4(4 * thread, buckets);
         block::sync();
         // The bucket of each index, an empty one where there is none.

@@ -202,7 +202,7 @@ fn select<E: Element, H: Held<E>>(
     let start = first_index(slice);
     if is_ascending {
         words.set(thread::index(), winners);
-        counters.reserve_winners(winners.count_ones());
+        counters.count_winners(winners.count_ones());
     } else {
         team.staged().set_winners(counters, winners, H::SCORES, |bit| index::<E>(start, bit));
     }

@@ -114,6 +114,15 @@ impl Counters {
         self.0.atomic(AtomicOp::Add, Self::WINNERS, 1)
     }
 
+    /// Counts the lane's `winners`, whose positions are not asked for; collective over the warp.
+    #[inline(always)]
+    pub fn count_winners(self, winners: u32) {
+        let sum = warp::reduce_add(warp::ALL, winners);
+        if thread::lane() == 0 {
+            self.0.reduce(AtomicOp::Add, Self::WINNERS, sum);
+        }
+    }
+
     /// Positions for the lane's `winners`; collective over the warp.
     #[inline(always)]
     pub fn reserve_winners(self, winners: u32) -> u32 {

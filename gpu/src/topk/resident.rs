@@ -15,6 +15,7 @@ use dsa_simt::{block, grid, half_pair_at_least, opaque, thread};
 
 use super::ascending::Marked;
 use super::bins::{Bins, SignMagnitude, THREADS};
+use super::candidates::Candidates;
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
@@ -191,23 +192,23 @@ pub(super) fn place<E: Element, H: Held<E>>(
     out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
     let Scratch { counters, ranked, words, sums, .. } = scratch;
-    let Found { winners, mut ties, pick } = found;
+    let Found { winners, ties, pick } = found;
     let (start, staged) = (start(row), scratch.staged());
     let is_ascending = options.is_ascending();
     // Read once more: most threads have one such score at most, which is on its way while the winners are placed.
-    let mut tie = Tie::first_of(row, start, ties);
-    let (position, mut number) = counters.reserve_few(winners.count_ones(), ties.count_ones());
+    let first = Tie::first_of(row, start, ties);
     if is_ascending {
         words.set(thread::index(), winners);
+        // Where the winners go is not asked for here.
+        first.for_each(row, start, ties, |tie| tie.list(ranked, counters.tie()));
     } else {
-        tie = tie.arrived();
+        let (position, mut number) = counters.reserve_few(winners.count_ones(), ties.count_ones());
+        let first = first.arrived();
         staged.set_reserved(winners, H::SCORES, position, |bit| index::<E>(start, bit));
-    }
-    while ties != 0 {
-        ranked.add(number, number_key(tie.score), tie.index);
-        number += 1;
-        ties &= ties - 1;
-        tie = Tie::first_of(row, start, ties);
+        first.for_each(row, start, ties, |tie| {
+            tie.list(ranked, number);
+            number += 1;
+        });
     }
     block::sync();
     let rest = wanted - pick.above;
@@ -251,6 +252,24 @@ impl Tie {
         }
         let index = index::<E>(start, lowest_bit(ties));
         Self { score: row.get(index), index }
+    }
+
+    /// Calls `f` with this one, which is the first one of `ties`, and all others. Each is read when the one before it has
+    /// been dealt with.
+    #[inline(always)]
+    fn for_each<E: Element>(self, row: Scores<E>, start: u32, mut ties: u32, mut f: impl FnMut(Self)) {
+        let mut tie = self;
+        while ties != 0 {
+            f(tie);
+            ties &= ties - 1;
+            tie = Self::first_of(row, start, ties);
+        }
+    }
+
+    /// Lists it at place `number`.
+    #[inline(always)]
+    fn list(self, ranked: Candidates, number: u32) {
+        ranked.add(number, number_key(self.score), self.index);
     }
 
     /// The same, once it has been read: otherwise the compiler would read it where it is used.
