@@ -1,6 +1,6 @@
 //! `cargo xtask package`: the crates as a registry would have them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -27,16 +27,18 @@ pub(crate) struct Arguments {}
 pub(crate) fn run(_: &Arguments) -> Result<()> {
     let metadata = shell::stdout_of(shell::cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
     let crates = publishable(&metadata)?;
+    let target = workspace::target().join("packaged");
+    forget(&target, &cargo_home(), &crates)?;
     let mut command = shell::cargo();
     // Uncommitted changes are packaged, too: this is a check.
-    command.args(["package", "--allow-dirty"]);
+    command.args(["package", "--allow-dirty", "--target-dir"]).arg(&target);
     for package in &crates {
         command.args(["--package", &package.name]);
     }
     shell::run(&mut command)?;
     for package in &crates {
-        let stem = format!("{}-{}", package.name, package.version);
-        let file = workspace::target().join("package").join(format!("{stem}.crate"));
+        let stem = package.stem();
+        let file = target.join("package").join(format!("{stem}.crate"));
         let size = std::fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?.len();
         let listing = shell::stdout_of(Command::new("tar").arg("-tzf").arg(&file))?;
         let files: Vec<&str> =
@@ -48,12 +50,46 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Removes what an earlier run built in `target`, and what cargo unpacked for it: cargo takes a package of the same name and
+/// version for the same package, also if it has changed.
+fn forget(target: &Path, cargo_home: &Path, crates: &[Package]) -> Result<()> {
+    if target.exists() {
+        std::fs::remove_dir_all(target)?;
+    }
+    for registry in std::fs::read_dir(cargo_home.join("registry/src")).into_iter().flatten() {
+        let registry = registry?.path();
+        // Those of real registries have a name: they do not have these crates yet, and may keep them then.
+        if registry.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('-')) {
+            continue;
+        }
+        for unpacked in crates.iter().map(|package| registry.join(package.stem())) {
+            if unpacked.exists() {
+                std::fs::remove_dir_all(unpacked)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where cargo keeps what it downloads and unpacks.
+fn cargo_home() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo");
+    std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
+}
+
 /// A crate that can be published.
 struct Package {
     name: String,
     version: String,
     /// Files that it is of no use without, besides [`NEEDED`].
     carries: Vec<String>,
+}
+
+impl Package {
+    /// What its file and its directory are called.
+    fn stem(&self) -> String {
+        format!("{}-{}", self.name, self.version)
+    }
 }
 
 /// The crates of the workspace that can be published, by what cargo says of it.
@@ -122,6 +158,24 @@ mod tests {
             assert!(error.starts_with(&format!("{junk} is in it")), "{error}");
         }
         assert!(refused(&good, LIMIT + 1).contains("at most 10485760"));
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_is_forgotten_and_nothing_else() {
+        let root = std::env::temp_dir().join(format!("xtask-package-{}", std::process::id()));
+        let (target, registries) = (root.join("target"), root.join("registry/src"));
+        let stale = registries.join("-0123/a-1.0.0");
+        let kept = [registries.join("-0123/b-1.0.0"), registries.join("index-4567/a-1.0.0")];
+        for directory in [&target, &stale, &kept[0], &kept[1]] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        // Twice: there need not be anything.
+        for _ in 0..2 {
+            forget(&target, &root, &[package()]).unwrap();
+            assert!(!target.exists() && !stale.exists());
+            assert!(kept.iter().all(|directory| directory.exists()));
+        }
+        std::fs::remove_dir_all(root).expect("the directory was made by this test");
     }
 
     #[test]
