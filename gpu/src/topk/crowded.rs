@@ -13,7 +13,7 @@ use super::element::Element;
 use super::histogram::Pick;
 use super::key::number_key;
 use super::output::{OutRow, lowest_bit};
-use super::refine::{Distances, KeyRange, Narrowed, Outcome, RANKED, Scratch};
+use super::refine::{CountRange, Distances, KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::resident::{Found, Pairs, place, start};
 use super::scores::{Scores, index};
 
@@ -22,12 +22,11 @@ pub const MOST_PLACES: u32 = HELD * THREADS;
 /// Scores that a thread holds.
 const HELD: u32 = 16;
 
-/// Writes the indices of the `wanted` largest scores of the row to `out`, or stages them, as
+/// Writes the indices of the `wanted` largest scores of the row to `out`, as
 /// [`resident::select`](super::resident::select) does, which has noted the bin. What is still crowded, or equal where not
 /// any of the equal ones will do, is noted.
 ///
-/// The extremes and counters are zero. Collective over the block; begins with a block barrier, and needs one before what is
-/// staged is read.
+/// The extremes and counters are zero. Collective over the block; begins with a block barrier.
 #[inline(always)]
 pub fn select<E: Element>(
     row: Scores<E>,
@@ -54,9 +53,9 @@ pub fn select<E: Element>(
     let mut narrowed = Narrowed { range, above, count };
     if range.first < range.last {
         let shift = range.shift();
+        let counted = CountRange { bins, range, shift };
         for i in 0..HELD as usize {
-            let distance = keys[i].wrapping_sub(range.first);
-            bins.add_if(distance <= range.last - range.first, distance >> shift);
+            counted.add(keys[i]);
         }
         block::sync();
         let Pick { bin, above: above_bin, count } = bins.pick::<Ascending>(wanted - above);
@@ -83,7 +82,7 @@ pub fn select<E: Element>(
     Outcome::Done
 }
 
-/// The keys of the thread's scores; where there is no number, a lower one than that of any number.
+/// The keys of the thread's scores; where there is no number, that of the lowest number.
 #[inline(always)]
 fn keys<E: Element>(row: Scores<E>) -> [u32; HELD as usize] {
     let count = const { (HELD / E::PER_VECTOR) as usize };

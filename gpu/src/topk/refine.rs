@@ -436,19 +436,27 @@ impl Visitor for Distances {
 }
 
 /// Counts the keys of a range by their distance from its start.
-struct CountRange {
-    bins: Bins,
-    range: KeyRange,
-    shift: u32,
+pub(super) struct CountRange {
+    pub bins: Bins,
+    pub range: KeyRange,
+    pub shift: u32,
+}
+
+impl CountRange {
+    /// Counts a key, if it lies in the range.
+    #[inline(always)]
+    pub(super) fn add(&self, key: u32) {
+        let distance = key.wrapping_sub(self.range.first);
+        let counts = distance <= self.range.last - self.range.first;
+        self.bins.add_if(counts, distance >> self.shift);
+    }
 }
 
 impl Visitor for CountRange {
     #[inline(always)]
     fn visit<const N: usize>(&mut self, tile: Tile<N>) {
         for element in 0..N {
-            let distance = tile.keys[element].wrapping_sub(self.range.first);
-            let counts = distance <= self.range.last - self.range.first;
-            self.bins.add_if(counts, distance >> self.shift);
+            self.add(tile.keys[element]);
         }
     }
 }
