@@ -1,6 +1,6 @@
 //! `cargo xtask package`: the crates as a registry would have them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -28,7 +28,7 @@ pub(crate) fn run(_: &Arguments) -> Result<()> {
     let metadata = shell::stdout_of(shell::cargo().args(["metadata", "--format-version", "1", "--no-deps"]))?;
     let crates = publishable(&metadata)?;
     let target = workspace::target().join("packaged");
-    forget(&target, &cargo_home(), &crates)?;
+    forget(&target, &shell::cargo_home(), &crates)?;
     let mut command = shell::cargo();
     // Uncommitted changes are packaged, too: this is a check.
     command.args(["package", "--allow-dirty", "--target-dir"]).arg(&target);
@@ -69,12 +69,6 @@ fn forget(target: &Path, cargo_home: &Path, crates: &[Package]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Where cargo keeps what it downloads and unpacks.
-fn cargo_home() -> PathBuf {
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo");
-    std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
 }
 
 /// A crate that can be published.

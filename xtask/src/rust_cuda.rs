@@ -110,13 +110,11 @@ impl Places {
         let named = TOOLKIT_VARIABLES.into_iter().filter_map(std::env::var_os).map(PathBuf::from);
         let chosen = std::env::var_os(LLVM_VARIABLE).map(PathBuf::from);
         let on_path = ["llvm-config", "llvm-config-7"].into_iter().filter_map(shell::find_in_path);
-        let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
         Self {
             toolchains: device_toolchain::rustup_toolchains(),
             toolkits: named.chain([PathBuf::from(TOOLKIT)]).collect(),
             llvm_configs: chosen.into_iter().chain(on_path).collect(),
-            checkouts: cargo_home.unwrap_or_else(|| home.join(".cargo")).join("git/checkouts"),
+            checkouts: shell::cargo_home().join("git/checkouts"),
         }
     }
 }

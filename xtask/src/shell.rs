@@ -11,6 +11,12 @@ pub(crate) fn say(line: impl std::fmt::Display) {
     eprintln!("xtask: {line}");
 }
 
+/// Where cargo keeps what it downloads and unpacks.
+pub(crate) fn cargo_home() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo");
+    std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
+}
+
 /// The cargo that runs this program, in the root of the repository, without the variables that an outer
 /// `cargo run` sets for this package.
 pub(crate) fn cargo() -> Command {
