@@ -436,6 +436,27 @@ macro_rules! instructions {
             mask
         }
         #[inline(always)]
+        fn bf16_pair_at_least(pair: u32, bounds: u32) -> u32 {
+            let mask: u32;
+            #[cfg(feature = "sm_90")]
+            unsafe {
+                asm!(
+                    "set.ge.u32.bf16x2 {}, {}, {};", out(reg32) mask, in(reg32) pair, in(reg32) bounds,
+                    options(pure, nomem, nostack)
+                )
+            };
+            #[cfg(not(feature = "sm_90"))]
+            {
+                // There is no such instruction before. A bf16 number is the upper half of an f32.
+                let is_at_least = |shift: u32| {
+                    let [value, bound] = [pair, bounds].map(|pair| f32::from_bits(pair << shift & 0xffff_0000));
+                    value >= bound
+                };
+                mask = if is_at_least(16) { 0xffff } else { 0 } | if is_at_least(0) { 0xffff_0000 } else { 0 };
+            }
+            mask
+        }
+        #[inline(always)]
         fn bf16_pair(low: f32, high: f32) -> u32 {
             let pair: u32;
             unsafe {

@@ -12,7 +12,7 @@
 //! | [`Shared`], [`Carve`] | a block's dynamic shared memory, carved into typed regions |
 //! | [`copies`] | from device to shared memory, while the thread does other things |
 //! | [`fence`], [`spin_hint`], [`opaque`] | ordering, waiting, a hint |
-//! | [`f32_to_f16`], [`f16_to_f32`], [`half_pair`], [`half_pair_at_least`], [`bf16_pair`] | 16-bit numbers |
+//! | [`f32_to_f16`], [`f16_to_f32`], [`half_pair`], [`half_pair_at_least`], [`bf16_pair`], [`bf16_pair_at_least`] | 16-bit numbers |
 //! | [`fma`], [`exp2`], [`log2`], [`rsqrt`] | arithmetic that `core` has not |
 //! | [`kernels!`] | declares entry points and their launch bounds, once for all backends |
 //! | `emu` (not on the GPU) | the emulator: memory, launches, statistics, fault reports |
@@ -138,6 +138,12 @@ pub fn half_pair(low: f32, high: f32) -> u32 {
 #[inline(always)]
 pub fn half_pair_at_least(pair: u32, bounds: u32) -> u32 {
     Active::half_pair_at_least(pair, bounds)
+}
+
+/// The same for bf16 numbers.
+#[inline(always)]
+pub fn bf16_pair_at_least(pair: u32, bounds: u32) -> u32 {
+    Active::bf16_pair_at_least(pair, bounds)
 }
 
 /// The value itself, which the optimiser must take for a new one.

@@ -319,6 +319,8 @@ pub trait Machine {
     fn half_pair_at_least(pair: u32, bounds: u32) -> u32;
     /// Rounds both to the nearest bf16 numbers (ties to even); `low` in the low half of the word. NaN becomes 0x7fff.
     fn bf16_pair(low: f32, high: f32) -> u32;
+    /// All ones in each half of the word whose bf16 number in `pair` is at least that in `bounds`.
+    fn bf16_pair_at_least(pair: u32, bounds: u32) -> u32;
     /// `a * b + c`, rounded once.
     fn fma(a: f32, b: f32, c: f32) -> f32;
     /// 2 to the power of `value`, within 2 units in the last place; what is below the smallest normal number is 0.

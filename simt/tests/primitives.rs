@@ -5,7 +5,8 @@ mod common;
 use common::{Words, global_index, per_thread};
 use dsa_simt::emu::{Launch, Memory, Preemption, run_closure};
 use dsa_simt::{
-    AtomicOp, Carve, Halves, Order, Scope, Shared, block, cluster, f32_to_f16, fence, spin_hint, thread, warp,
+    AtomicOp, Carve, Halves, Order, Scope, Shared, bf16_pair_at_least, block, cluster, f32_to_f16, fence,
+    half_pair_at_least, spin_hint, thread, warp,
 };
 
 const ALL: u32 = warp::ALL;
@@ -329,6 +330,34 @@ fn halves_round_to_nearest_even() {
     ];
     for (value, bits) in cases {
         assert_eq!(f32_to_f16(value), bits, "{value}");
+    }
+}
+
+#[test]
+fn pairs_of_16_bits_are_compared_as_the_numbers_they_are() {
+    // The order of the numbers 0x8000 (-0.0), 0x0000 and 0x0001 is that of both formats.
+    let compare: [fn(u32, u32) -> u32; 2] = [half_pair_at_least, bf16_pair_at_least];
+    for (compare, infinity) in compare.into_iter().zip([0x7c00, 0x7f80]) {
+        let nan = infinity + 1;
+        for (number, bound, is_at_least) in [
+            (0x0001, 0x0000, true),
+            (0x0000, 0x0001, false),
+            (0x8000, 0x0000, true),
+            (0x0000, 0x8000, true),
+            (0x8001, 0x8000, false),
+            (infinity, infinity, true),
+            (infinity - 1, infinity, false),
+            (infinity | 0x8000, infinity | 0x8000, true),
+            (infinity | 0x8000, (infinity - 1) | 0x8000, false),
+            (nan, infinity | 0x8000, false),
+            (infinity, nan, false),
+        ] {
+            let case = format!("{number:#x} beside {bound:#x}");
+            let mask = if is_at_least { 0xffff } else { 0 };
+            // Beside NaN, which no number is at least.
+            assert_eq!(compare(number | nan << 16, bound | bound << 16), mask, "{case}, low");
+            assert_eq!(compare(nan | number << 16, bound | bound << 16), mask << 16, "{case}, high");
+        }
     }
 }
 

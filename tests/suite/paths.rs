@@ -45,6 +45,19 @@ fn nan_of_16_bits_is_selected_once() {
     }
 }
 
+/// From 65,536 scores on at once, while others are on their way; the scores of a tile may be the last of a row.
+#[test]
+fn a_block_alone_counts_what_it_lists_at_once_or_afterwards() {
+    let seed = seed(35);
+    let device = device(seed);
+    for scores in [ScoreType::F32, ScoreType::Bf16] {
+        let spec = BatchSpec::new(Distribution::Normal, seed, 73_729, vec![65_536, 65_535, 73_729, 16_385])
+            .with_distributions(&[Distribution::Normal, Distribution::SortedUp])
+            .with_scores(scores);
+        check_with(&device, 2048, spec, |builder| builder.path(Path::Sampled).max_sms(1));
+    }
+}
+
 #[test]
 fn the_trivial_path_takes_short_rows_whole() {
     let device = device(32);

@@ -58,7 +58,8 @@ impl Desk {
     fn put(self, place: u32, part: Part) {
         const { assert!(MAX_SLICES <= u16::MAX as u32) };
         let packed = part.number | part.slices << u16::BITS;
-        self.0.set4(PART * place, [part.row, part.len, packed, 0]);
+        // Opaque: the address is computed here, and not held in a register from the first part to the next.
+        self.0.set4(opaque(PART * place), [part.row, part.len, packed, 0]);
     }
 
     /// Puts a row on the desk that the block works on alone.
@@ -124,7 +125,7 @@ impl Desk {
         if batch.rows > block::count() {
             self.0.get(0) + block::count() < batch.rows
         } else {
-            Self::may_divide(batch) && self.0.get(PART) != NOTHING
+            Self::may_divide(batch) && self.0.get(opaque(PART)) != NOTHING
         }
     }
 

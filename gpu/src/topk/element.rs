@@ -3,7 +3,10 @@
 //! Every score is selected by the number it stands for, as an f32: widening is exact and monotone, so that the
 //! paths have one kind of key.
 
-use dsa_simt::{Global, Halves, Shared, f16_to_f32, half_pair};
+use dsa_simt::{
+    Global, Halves, Shared, bf16_pair, bf16_pair_at_least, f16_to_f32, f32_to_f16, half_pair,
+    half_pair_at_least,
+};
 
 /// Words of a vector: 16 bytes, the widest access.
 pub const VECTOR_WORDS: u32 = 4;
@@ -35,11 +38,16 @@ pub trait Element: Copy {
     /// The same; scores that were never written have any value.
     fn vector_ahead(array: Self::Array, index: u32) -> [u32; 4];
     /// Begins to copy that vector to the four words from `place` on of `to` ([`dsa_simt::copies`]).
-    fn copy_vector(array: Self::Array, index: u32, to: Shared<u32>, place: u32);
+    fn copy_vector(array: Self::Array, index: usize, to: Shared<u32>, place: u32);
     /// A word whose lowest score is score `index`.
     fn word(array: Self::Array, index: u32) -> u32;
     /// Score `number` of a word.
     fn score(word: u32, number: u32) -> f32;
+    /// The least score of this type that is not below `score`, in each part of a word; NaN for NaN.
+    fn bound(score: f32) -> u32;
+    /// The scores of some vectors that are at least as large as a score whose [`bound`](Self::bound) this is, as bits:
+    /// bit `i` is score `i`. Compared as they are, those of 16 bits in pairs.
+    fn at_least<const M: usize>(vectors: &[[u32; 4]; M], bound: u32) -> u32;
     /// Pair `number` of the half-precision values of a vector's scores, made ready for ordering
     /// ([`half_pair`]).
     fn pair(vector: [u32; 4], number: u32) -> u32;
@@ -81,8 +89,8 @@ impl Element for F32 {
         array.get4_speculative(index as usize).map(f32::to_bits)
     }
     #[inline(always)]
-    fn copy_vector(array: Global<f32>, index: u32, to: Shared<u32>, place: u32) {
-        array.copy4(index as usize, to, place);
+    fn copy_vector(array: Global<f32>, index: usize, to: Shared<u32>, place: u32) {
+        array.copy4(index, to, place);
     }
     #[inline(always)]
     fn word(array: Global<f32>, index: u32) -> u32 {
@@ -91,6 +99,20 @@ impl Element for F32 {
     #[inline(always)]
     fn score(word: u32, _number: u32) -> f32 {
         f32::from_bits(word)
+    }
+    #[inline(always)]
+    fn bound(score: f32) -> u32 {
+        score.to_bits()
+    }
+    #[inline(always)]
+    fn at_least<const M: usize>(vectors: &[[u32; 4]; M], bound: u32) -> u32 {
+        const { assert!(M as u32 * Self::PER_VECTOR <= u32::BITS) };
+        let mut bits = 0;
+        for i in 0..4 * M {
+            let is_at_least = f32::from_bits(vectors[i / 4][i % 4]) >= f32::from_bits(bound);
+            bits |= u32::from(is_at_least) << i;
+        }
+        bits
     }
     #[inline(always)]
     fn pair(vector: [u32; 4], number: u32) -> u32 {
@@ -109,7 +131,12 @@ impl Element for F32 {
 
 /// What the 16-bit types have in common: all but the bits of their numbers.
 macro_rules! sixteen_bits {
-    ($(#[doc = $doc:expr])* $name:ident, nan = $nan:literal, negative_infinity = $lowest:literal, score($word:ident, $number:ident) = $score:expr) => {
+    (
+        $(#[doc = $doc:expr])* $name:ident, nan = $nan:literal, negative_infinity = $lowest:literal,
+        score($word:ident, $number:ident) = $score:expr,
+        nearest($value:ident) = $nearest:expr,
+        pair_at_least = $pair_at_least:path
+    ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Copy)]
         pub struct $name;
@@ -142,8 +169,8 @@ macro_rules! sixteen_bits {
                 array.get8_speculative(index as usize)
             }
             #[inline(always)]
-            fn copy_vector(array: Halves, index: u32, to: Shared<u32>, place: u32) {
-                array.copy8(index as usize, to, place);
+            fn copy_vector(array: Halves, index: usize, to: Shared<u32>, place: u32) {
+                array.copy8(index, to, place);
             }
             #[inline(always)]
             fn word(array: Halves, index: u32) -> u32 {
@@ -152,6 +179,25 @@ macro_rules! sixteen_bits {
             #[inline(always)]
             fn score($word: u32, $number: u32) -> f32 {
                 $score
+            }
+            #[inline(always)]
+            fn bound($value: f32) -> u32 {
+                let nearest: u32 = $nearest;
+                let is_below = Self::score(nearest, 0) < $value;
+                let next_up = if nearest < 0x8000 { nearest + 1 } else { nearest - 1 };
+                (if is_below { next_up } else { nearest }) * 0x1_0001
+            }
+            #[inline(always)]
+            fn at_least<const M: usize>(vectors: &[[u32; 4]; M], bound: u32) -> u32 {
+                const { assert!(M as u32 * Self::PER_VECTOR <= u32::BITS) };
+                // Of each 16 scores, those with even numbers in the low half, those with odd ones in the high half.
+                let mut halves = [0; 2];
+                for i in 0..4 * M {
+                    let pair = 0x2_0001 << (2 * (i % 8));
+                    halves[i / 8] |= $pair_at_least(vectors[i / 4][i % 4], bound) & pair;
+                }
+                let [first, second] = halves.map(|half| (half | half >> 16) & 0xffff);
+                first | second << 16
             }
             #[inline(always)]
             fn pair(vector: [u32; 4], number: u32) -> u32 {
@@ -173,11 +219,69 @@ macro_rules! sixteen_bits {
 sixteen_bits! {
     /// IEEE half precision.
     F16, nan = 0x7e00, negative_infinity = 0xfc00,
-    score(word, number) = f16_to_f32((word >> (16 * number)) as u16)
+    score(word, number) = f16_to_f32((word >> (16 * number)) as u16),
+    nearest(value) = u32::from(f32_to_f16(value)),
+    pair_at_least = half_pair_at_least
 }
 
 sixteen_bits! {
     /// The upper half of an f32.
     Bf16, nan = 0x7fc0, negative_infinity = 0xff80,
-    score(word, number) = f32::from_bits(if number == 0 { word << 16 } else { word & 0xffff_0000 })
+    score(word, number) = f32::from_bits(if number == 0 { word << 16 } else { word & 0xffff_0000 }),
+    nearest(value) = bf16_pair(value, 0.0) & 0xffff,
+    pair_at_least = bf16_pair_at_least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All numbers of 16 bits beside a bound at, just below and just above each of them.
+    fn scores_are_compared_exactly<E: Element>() {
+        for bits in 0..=0xffff {
+            let score = E::score(bits, 0);
+            let pairs = [bits << 16 | bits.wrapping_sub(1) & 0xffff, (bits + 1) << 16 | bits ^ 0x8000];
+            let words = [pairs[0], pairs[1], E::NO_SCORES, !pairs[0]];
+            for near in [score, score.next_up(), score.next_down()] {
+                let found = E::at_least(&[words], E::bound(near));
+                for i in 0..8 {
+                    let is_at_least = E::score(words[i / 2], i as u32 % 2) >= near;
+                    assert_eq!(found >> i & 1 != 0, is_at_least, "score {i} of {words:x?} beside {near}");
+                }
+            }
+        }
+    }
+
+    /// Each score of four vectors has its bit.
+    fn each_score_has_its_bit<E: Element, const M: usize>(high: u32) {
+        let per_word = E::PER_WORD as usize;
+        for i in 0..4 * M * per_word {
+            let mut vectors = [[0; 4]; M];
+            vectors[i / per_word / 4][i / per_word % 4] = high << (16 * (i % per_word));
+            assert_eq!(E::at_least(&vectors, E::bound(1.0)), 1 << i, "score {i}");
+        }
+    }
+
+    #[test]
+    fn scores_are_compared_exactly_with_bounds_of_any_kind() {
+        scores_are_compared_exactly::<F16>();
+        scores_are_compared_exactly::<Bf16>();
+        for score in [f32::NEG_INFINITY, -1.5, -0.0, 0.0, f32::MIN_POSITIVE, f32::INFINITY, f32::NAN] {
+            let row = [-1.5, 0.0, f32::INFINITY, f32::NAN];
+            let bits = F32::at_least(&[row.map(f32::to_bits)], F32::bound(score));
+            for (i, element) in row.into_iter().enumerate() {
+                assert_eq!(bits >> i & 1 != 0, element >= score, "{element} beside {score}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_score_of_some_vectors_has_its_bit() {
+        each_score_has_its_bit::<F32, 2>(2.0_f32.to_bits());
+        each_score_has_its_bit::<F32, 4>(2.0_f32.to_bits());
+        each_score_has_its_bit::<F16, 2>(0x4000);
+        each_score_has_its_bit::<F16, 4>(0x4000);
+        each_score_has_its_bit::<Bf16, 2>(0x4000);
+        each_score_has_its_bit::<Bf16, 4>(0x4000);
+    }
 }

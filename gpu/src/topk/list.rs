@@ -72,8 +72,9 @@ pub struct Listed {
     len: u32,
 }
 
-/// Elements that a thread takes at once of a row's list.
+/// Elements that a thread takes at once of a row's list, and when it only counts them.
 const SHARE: usize = 8;
+const COUNTED: usize = 4;
 
 /// Bins that are spread evenly over a range of keys.
 #[derive(Clone, Copy)]
@@ -139,6 +140,20 @@ impl Listed {
         Outcome::Staged
     }
 
+    /// Counts all elements in `bins`. Collective over the block.
+    #[inline(always)]
+    pub fn count(self, bins: RangeBins) {
+        let mut first = 0;
+        while first < self.len {
+            let scores = self.scores::<COUNTED>(first);
+            for i in 0..COUNTED as u32 {
+                let exists = first + i * THREADS + opaque(thread::index()) < self.len;
+                bins.add(exists, scores[i as usize]);
+            }
+            first += COUNTED as u32 * THREADS;
+        }
+    }
+
     /// Stages the indices of all elements, in the order of the list. Collective over the block.
     #[inline(always)]
     pub fn stage_all(self, staged: Staged) {
@@ -192,18 +207,26 @@ impl Listed {
     #[inline(always)]
     fn keys<const N: usize>(self, first: u32) -> [u32; N] {
         let start = first + opaque(thread::index());
-        // Read all, then convert: waiting for one after the other would take longer.
-        let mut bits = [0; N];
-        for i in 0..N as u32 {
-            let place = (start + i * THREADS).min(self.len - 1);
-            bits[i as usize] = opaque(self.list.score(place).to_bits());
-        }
+        let scores = self.scores::<N>(first);
         let mut keys = [ABSENT; N];
         for i in 0..N as u32 {
-            let key = number_key(f32::from_bits(bits[i as usize]));
+            let key = number_key(scores[i as usize]);
             keys[i as usize] = if start + i * THREADS < self.len { key } else { ABSENT };
         }
         keys
+    }
+
+    /// The scores at these places; any behind the end.
+    #[inline(always)]
+    fn scores<const N: usize>(self, first: u32) -> [f32; N] {
+        let start = first + opaque(thread::index());
+        let mut scores = [0.0; N];
+        for i in 0..N as u32 {
+            let place = (start + i * THREADS).min(self.len - 1);
+            // Opaque: all are read at once, and not each where it is used.
+            scores[i as usize] = f32::from_bits(opaque(self.list.score(place).to_bits()));
+        }
+        scores
     }
 }
 

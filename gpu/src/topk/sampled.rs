@@ -25,7 +25,7 @@ use super::element::Element;
 use super::half::{self, LOWEST_BIN};
 use super::key::{ABSENT, NAN, key, score};
 use super::list::{CAPACITY, List, RangeBins};
-use super::output::lowest_bit;
+use super::output::{Counters, lowest_bit};
 use super::refine::{self, Alone, KeyRange, Narrowed, Outcome, Scratch};
 use super::scores::{Scores, index};
 use super::slab::Slab;
@@ -39,6 +39,9 @@ const EXPECTED: u64 = 16;
 /// The same for large k, where less slack is affordable: [`CAPACITY`] is not much more than k.
 const EXPECTED_LARGE_K: u64 = 160;
 const LARGE_K: u32 = 2048;
+/// A block alone counts what it lists at once, if its row has so many elements: then the memory is what is waited for.
+/// Of shorter rows more passes in each tile, which is counted when all is listed.
+const COUNTED_AT_ONCE: u32 = 1 << 16;
 
 /// What a block needs in shared memory.
 #[derive(Clone, Copy)]
@@ -85,14 +88,23 @@ pub fn select<E: Element>(
     scratch.bins.zero();
     block::sync();
     let bins = || RangeBins::new(notes.range(), scratch.bins);
-    // A block alone counts what it lists at once, while more of the row is on its way.
-    let listing = Listing { list, scratch, bins: bins(), is_counted: is_alone };
-    collect(stream, passing, listing);
+    let is_counted = is_alone && row.len() >= COUNTED_AT_ONCE;
+    if is_counted {
+        // The range is read once, and not for each element.
+        let bins = bins();
+        collect(stream, passing, list, scratch.counters, |score| bins.add(true, score));
+    } else {
+        collect(stream, passing, list, scratch.counters, |_| {});
+    }
     block::sync();
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();
     let mut listed = scratch.counters.winners();
-    if !is_alone {
+    if is_alone {
+        if !is_counted {
+            list.first(listed.min(CAPACITY)).count(bins());
+        }
+    } else {
         let (_, state, slab) = shared();
         slab.write(state.reserve(listed, scratch.words), listed, list);
         let (part, state, slab) = shared();
@@ -160,26 +172,6 @@ impl Notes {
     #[inline(always)]
     pub(super) fn crowded(self) -> u32 {
         self.0.get(Self::CROWDED)
-    }
-}
-
-/// Where what passes is listed, and counted in bins.
-pub(super) struct Listing {
-    pub list: List,
-    pub scratch: Scratch,
-    pub bins: RangeBins,
-    /// Whether bins are used.
-    pub is_counted: bool,
-}
-
-impl Listing {
-    /// Lists an element.
-    #[inline(always)]
-    fn set(&self, place: u32, score: f32, index: u32) {
-        self.list.set(place, score, index);
-        if self.is_counted {
-            self.bins.add(true, score);
-        }
     }
 }
 
@@ -365,32 +357,48 @@ impl<E: Element> Source for Sample<E> {
     }
 }
 
-/// Lists what passes, and counts it in the counter of winners; what does not fit is only counted there. Collective over
-/// the block.
+/// Lists what passes and calls `also` with the score of each element that it lists; what does not fit is only counted, as
+/// all that passes is, in the counter of winners. Collective over the block.
 #[inline(always)]
-pub(super) fn collect<E: Element>(mut stream: Stream<E>, passing: f32, listing: Listing) {
-    while stream.has_tile() {
-        // Two at once, where there are as many: fewer waits for each element.
-        if stream.has_pair() {
-            collect_tile(&stream.pair(), passing, &listing);
-            stream.advance();
-        } else {
-            collect_tile(&stream.tile(), passing, &listing);
+pub(super) fn collect<E: Element>(
+    stream: Stream<E>,
+    passing: f32,
+    list: List,
+    counters: Counters,
+    also: impl Fn(f32),
+) {
+    let bound = E::bound(passing);
+    let mut tiles = stream.tiles();
+    if tiles.come_in_pairs() {
+        while tiles.has_pair() {
+            collect_tile(&tiles.pair(), bound, list, counters, &also);
+            tiles.advance();
+            tiles.advance();
         }
-        stream.advance();
+    }
+    while tiles.has_tile() {
+        collect_tile(&tiles.tile(), bound, list, counters, &also);
+        tiles.advance();
     }
 }
 
 /// The same for what has arrived.
 #[inline(always)]
-fn collect_tile<E: Element, const M: usize>(tile: &stream::Tile<E, M>, passing: f32, listing: &Listing) {
-    let counters = listing.scratch.counters;
-    let mut passed = tile.share.bits::<E>(|score| score >= passing);
+fn collect_tile<E: Element, const M: usize>(
+    tile: &stream::Tile<E, M>,
+    bound: u32,
+    list: List,
+    counters: Counters,
+    also: &impl Fn(f32),
+) {
+    let mut passed = E::at_least(&tile.share.vectors, bound);
     while passed != 0 {
         let bit = lowest_bit(passed);
         let place = counters.winner();
         if place < CAPACITY {
-            listing.set(place, tile.score(bit), index::<E>(tile.share.start, bit));
+            let score = tile.score(bit);
+            list.set(place, score, index::<E>(tile.share.start, bit));
+            also(score);
         }
         passed &= passed - 1;
     }

@@ -60,74 +60,112 @@ impl Room {
         Self(unsafe { carve.array(words(tiles)) })
     }
 
-    /// Number of words.
+    /// Number of vectors, a power of two.
     #[inline(always)]
-    fn words(self) -> u32 {
-        self.0.len()
+    fn vectors(self) -> u32 {
+        const {
+            assert!(DEPTHS[0].is_power_of_two() && DEPTHS[1].is_power_of_two() && DEPTHS[2].is_power_of_two())
+        };
+        self.0.len() / VECTOR_WORDS
     }
 }
 
-/// The tiles of a slice.
+/// A slice whose first tiles are on their way.
 #[derive(Clone, Copy)]
 pub struct Stream<E: Element> {
     row: Scores<E>,
     room: Room,
-    /// The vector at which the tile that is looked at starts, and the one behind the slice.
+    /// The first vector of the slice, and the one behind it.
     first: u32,
     end: u32,
-    /// Where that tile is.
-    place: u32,
 }
 
 impl<E: Element> Stream<E> {
     /// The vectors `first..end` of `row`.
     #[inline(always)]
     pub fn new(row: Scores<E>, first: u32, end: u32, room: Room) -> Self {
-        Self { row, room, first, end, place: 0 }
+        Self { row, room, first, end }
     }
 
     /// Begins to copy the first tiles.
     #[inline(always)]
     pub fn begin(&self) {
+        let tiles = self.tiles();
+        let begins_whole = self.first > 0 || self.row.first_place() == 0;
         let mut copied = 0;
-        while copied < self.room.words() {
-            self.copy(self.first + copied / VECTOR_WORDS, copied, copied == 0);
-            copied += TILE_WORDS;
+        while copied < self.room.vectors() {
+            tiles.copy(copied, copied > 0 || begins_whole);
+            copied += TILE;
         }
     }
 
+    /// The tiles, from the first one on, which have begun to come.
+    #[inline(always)]
+    pub fn tiles(&self) -> Tiles<E> {
+        let Self { row, room, first, end } = *self;
+        Tiles {
+            row,
+            room,
+            first,
+            vectors: end.saturating_sub(first),
+            whole_vectors: end.min(row.whole_vectors()).saturating_sub(first),
+            done: 0,
+        }
+    }
+}
+
+/// The tiles of a slice, one after the other.
+pub struct Tiles<E: Element> {
+    row: Scores<E>,
+    room: Room,
+    /// The first vector of the slice.
+    first: u32,
+    /// Vectors of the slice, and those that do not end behind the row.
+    vectors: u32,
+    whole_vectors: u32,
+    /// Vectors before the tile that is looked at.
+    done: u32,
+}
+
+impl<E: Element> Tiles<E> {
     /// Whether there is a tile to be looked at.
     #[inline(always)]
     pub fn has_tile(&self) -> bool {
-        self.first < self.end
+        self.done < self.vectors
     }
 
-    /// Whether there are two, of many that are on their way: then they may be looked at together.
+    /// Whether so many are on their way that two should be looked at together: fewer waits for each element. The same for
+    /// all threads.
+    #[inline(always)]
+    pub fn come_in_pairs(&self) -> bool {
+        self.has_room_for(DEPTHS[2])
+    }
+
+    /// Whether there are two.
     #[inline(always)]
     pub fn has_pair(&self) -> bool {
-        self.has_room_for(DEPTHS[2]) && self.first + TILE < self.end
+        self.done + TILE < self.vectors
     }
 
     /// Whether the room has so many tiles; the same for all threads.
     #[inline(always)]
     fn has_room_for(&self, tiles: u32) -> bool {
-        self.room.words() == words(tiles)
+        self.room.0.len() == words(tiles)
     }
 
-    /// This thread's share of that tile, when it has arrived.
+    /// This thread's share of that tile, when it has arrived; of tiles that come in pairs, of the last one.
     #[inline(always)]
     pub fn tile(&self) -> Tile<E, SHARE> {
         if self.has_room_for(DEPTHS[1]) {
             copies::wait::<{ DEPTHS[1] - 1 }>();
-        } else if self.has_room_for(DEPTHS[2]) {
-            copies::wait::<{ DEPTHS[2] - 1 }>();
         } else {
-            copies::wait::<{ DEPTHS[0] - 1 }>();
+            const { assert!(DEPTHS[0] == 1) };
+            copies::wait::<0>();
         }
         self.arrived()
     }
 
-    /// This thread's share of a pair of tiles, when both have arrived. The stream advances twice after it.
+    /// This thread's share of a pair of tiles, when both have arrived. Advance twice after it.
     #[inline(always)]
     pub fn pair(&self) -> Tile<E, { 2 * SHARE }> {
         const { assert!(DEPTHS[2].is_multiple_of(2)) };
@@ -138,50 +176,60 @@ impl<E: Element> Stream<E> {
     /// This thread's share of what has arrived: tiles follow each other, and a pair does not end behind the room.
     #[inline(always)]
     fn arrived<const M: usize>(&self) -> Tile<E, M> {
-        let place = self.place + opaque(thread::index()) * VECTOR_WORDS;
+        let place = self.place(self.done);
         let mut vectors = [[0; 4]; M];
         for v in 0..M {
             vectors[v] = self.room.0.get4(place + v as u32 * THREADS * VECTOR_WORDS);
         }
-        let own = self.first + opaque(thread::index());
-        let start = (own * E::PER_VECTOR).wrapping_sub(self.row.first_place());
+        let start = self.start(self.done);
         Tile { share: Share { vectors, start }, room: self.room, place, element: PhantomData }
+    }
+
+    /// Where the thread has its first vector of the tile that starts so many vectors behind the start of the slice.
+    #[inline(always)]
+    fn place(&self, tile: u32) -> u32 {
+        ((tile & (self.room.vectors() - 1)) + opaque(thread::index())) * VECTOR_WORDS
+    }
+
+    /// Index in the row of the thread's first score of that tile; wraps below zero.
+    #[inline(always)]
+    fn start(&self, tile: u32) -> u32 {
+        let own = self.first + tile + opaque(thread::index());
+        (own * E::PER_VECTOR).wrapping_sub(self.row.first_place())
     }
 
     /// Goes on to the next tile, and begins to copy another to where this one was.
     #[inline(always)]
     pub fn advance(&mut self) {
         // What was read of this one, the thread has used: no copy can overtake the reading.
-        self.copy(self.first + self.room.words() / VECTOR_WORDS, self.place, false);
-        self.place += TILE_WORDS;
-        if self.place == self.room.words() {
-            self.place = 0;
-        }
-        self.first += TILE;
+        self.copy(self.done + self.room.vectors(), true);
+        self.done += TILE;
     }
 
-    /// Begins to copy the tile that starts at vector `first` to `place`.
+    /// Begins to copy the tile that starts so many vectors behind the start of the slice, and does not start before the
+    /// row if it `begins_whole`.
     #[inline(always)]
-    fn copy(&self, first: u32, place: u32, may_be_first_of_row: bool) {
-        let Self { row, room: Room(room), end, .. } = *self;
-        let own = first + opaque(thread::index());
-        let start = (own * E::PER_VECTOR).wrapping_sub(row.first_place());
-        let place = place + opaque(thread::index()) * VECTOR_WORDS;
-        let index_of = |v: u32| index::<E>(start, v * E::PER_VECTOR);
+    fn copy(&self, tile: u32, begins_whole: bool) {
+        let Self { row, room: Room(room), vectors, whole_vectors, .. } = *self;
+        let start = self.start(tile);
+        let place = self.place(tile);
         let place_of = |v: u32| place + v * (THREADS * VECTOR_WORDS);
         // The same for all threads.
-        let begins_whole = !may_be_first_of_row || first > 0 || row.first_place() == 0;
-        if begins_whole && first + TILE <= end.min(row.whole_vectors()) {
+        if begins_whole && tile + TILE <= whole_vectors {
             for v in 0..SHARE as u32 {
-                E::copy_vector(row.array(), index_of(v), room, place_of(v));
+                // No index wraps here: one address, and distances from it.
+                let index = start as usize + (v * THREADS * E::PER_VECTOR) as usize;
+                E::copy_vector(row.array(), index, room, place_of(v));
             }
-        } else if first < end {
+        } else if tile < vectors {
+            let own = tile + opaque(thread::index());
             for v in 0..SHARE as u32 {
-                let is_mine = own + v * THREADS < end;
-                if is_mine && row.is_whole(index_of(v)) {
-                    E::copy_vector(row.array(), index_of(v), room, place_of(v));
+                let index = index::<E>(start, v * E::PER_VECTOR);
+                let is_mine = own + v * THREADS < vectors;
+                if is_mine && row.is_whole(index) {
+                    E::copy_vector(row.array(), index as usize, room, place_of(v));
                 } else {
-                    let vector = if is_mine { row.partial_vector(index_of(v)) } else { [E::NO_SCORES; 4] };
+                    let vector = if is_mine { row.partial_vector(index) } else { [E::NO_SCORES; 4] };
                     room.set4(place_of(v), vector);
                 }
             }
@@ -200,11 +248,12 @@ pub struct Tile<E: Element, const M: usize> {
 }
 
 impl<E: Element, const M: usize> Tile<E, M> {
-    /// Score `number` of the share, until the stream advances.
+    /// Score `number` of the share, until the next tile.
     #[inline(always)]
     pub fn score(&self, number: u32) -> f32 {
-        let vector = number / E::PER_VECTOR * (THREADS * VECTOR_WORDS);
-        let word = self.room.0.get(self.place + vector + number % E::PER_VECTOR / E::PER_WORD);
+        let vector = number / E::PER_VECTOR;
+        let word = number / E::PER_WORD + vector * ((THREADS - 1) * VECTOR_WORDS);
+        let word = self.room.0.get(self.place + word);
         E::score(word, number % E::PER_WORD)
     }
 }

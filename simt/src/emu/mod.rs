@@ -388,11 +388,11 @@ impl Machine for Emulator {
     }
     #[inline]
     fn half_pair_at_least(pair: u32, bounds: u32) -> u32 {
-        let compare = |shift: u32| {
-            let [value, bound] = [pair, bounds].map(|pair| half::f16::from_bits((pair >> shift) as u16));
-            if value >= bound { 0xffff << shift } else { 0 }
-        };
-        compare(0) | compare(16)
+        halves_at_least(pair, bounds, half::f16::from_bits)
+    }
+    #[inline]
+    fn bf16_pair_at_least(pair: u32, bounds: u32) -> u32 {
+        halves_at_least(pair, bounds, half::bf16::from_bits)
     }
     #[track_caller]
     fn spin_hint() {
@@ -407,6 +407,15 @@ impl Machine for Emulator {
             out_of_bounds(space, index, count, length, Location::caller());
         }
     }
+}
+
+/// All ones in each half of the word in which the number of `pair` is at least that of `bounds`.
+fn halves_at_least<T: PartialOrd>(pair: u32, bounds: u32, number: impl Fn(u16) -> T) -> u32 {
+    let compare = |shift: u32| {
+        let [value, bound] = [pair, bounds].map(|pair| number((pair >> shift) as u16));
+        if value >= bound { 0xffff << shift } else { 0 }
+    };
+    compare(0) | compare(16)
 }
 
 #[cold]
