@@ -129,6 +129,19 @@ impl Element for F32 {
     }
 }
 
+/// Pair `number`, at most 7, of what [`bits_of_pairs`] takes: of a mask that has all ones in each half that is meant.
+#[inline(always)]
+pub fn pair_of(number: usize, mask: u32) -> u32 {
+    // The first of a pair in the low half, the second in the high half of the word.
+    mask & (0x2_0001 << (2 * number))
+}
+
+/// A bit for each number of up to eight pairs, together ([`pair_of`]).
+#[inline(always)]
+pub fn bits_of_pairs(pairs: u32) -> u32 {
+    (pairs | pairs >> 16) & 0xffff
+}
+
 /// What the 16-bit types have in common: all but the bits of their numbers.
 macro_rules! sixteen_bits {
     (
@@ -190,13 +203,11 @@ macro_rules! sixteen_bits {
             #[inline(always)]
             fn at_least<const M: usize>(vectors: &[[u32; 4]; M], bound: u32) -> u32 {
                 const { assert!(M as u32 * Self::PER_VECTOR <= u32::BITS) };
-                // Of each 16 scores, those with even numbers in the low half, those with odd ones in the high half.
                 let mut halves = [0; 2];
                 for i in 0..4 * M {
-                    let pair = 0x2_0001 << (2 * (i % 8));
-                    halves[i / 8] |= $pair_at_least(vectors[i / 4][i % 4], bound) & pair;
+                    halves[i / 8] |= pair_of(i % 8, $pair_at_least(vectors[i / 4][i % 4], bound));
                 }
-                let [first, second] = halves.map(|half| (half | half >> 16) & 0xffff);
+                let [first, second] = halves.map(bits_of_pairs);
                 first | second << 16
             }
             #[inline(always)]
@@ -252,7 +263,7 @@ mod tests {
         }
     }
 
-    /// Each score of four vectors has its bit.
+    /// Each score of `M` vectors has its bit.
     fn each_score_has_its_bit<E: Element, const M: usize>(high: u32) {
         let per_word = E::PER_WORD as usize;
         for i in 0..4 * M * per_word {

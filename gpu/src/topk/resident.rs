@@ -16,7 +16,7 @@ use dsa_simt::{block, grid, half_pair_at_least, opaque, thread};
 use super::ascending::Marked;
 use super::bins::{Bins, SignMagnitude, THREADS};
 use super::candidates::Candidates;
-use super::element::Element;
+use super::element::{Element, bits_of_pairs, pair_of};
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
 use super::key::number_key;
@@ -78,12 +78,11 @@ impl<E: Element, const N: usize> Held<E> for Pairs<N> {
     #[inline(always)]
     fn at_least(&self, bounds: u32) -> u32 {
         const { assert!(N <= 8) };
-        // The first of a pair in the low half, the second in the high half of the word.
-        let mut bits = 0;
+        let mut pairs = 0;
         for i in 0..N {
-            bits |= half_pair_at_least(self.0[i], bounds) & (0x2_0001 << (2 * i));
+            pairs |= pair_of(i, half_pair_at_least(self.0[i], bounds));
         }
-        (bits | bits >> 16) & 0xffff
+        bits_of_pairs(pairs)
     }
 }
 

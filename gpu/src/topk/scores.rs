@@ -30,16 +30,10 @@ pub struct Share<const M: usize> {
     pub start: u32,
 }
 
-/// The distance of score `number` of a share from its first one: vectors are [`THREADS`] vectors apart.
-#[inline(always)]
-pub fn place<E: Element>(number: u32) -> u32 {
-    number + number / E::PER_VECTOR * ((THREADS - 1) * E::PER_VECTOR)
-}
-
 /// Index in the row of score `number` of a share that begins at index `start`.
 #[inline(always)]
 pub fn index<E: Element>(start: u32, number: u32) -> u32 {
-    start.wrapping_add(place::<E>(number))
+    start.wrapping_add(number + number / E::PER_VECTOR * ((THREADS - 1) * E::PER_VECTOR))
 }
 
 /// `word` with score `number` replaced by the lowest score of `other`.
