@@ -190,7 +190,23 @@ pub mod cluster {
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     pub fn sync_own() {
-        Active::cluster_barrier_own();
+        arrive_own();
+        wait_own();
+    }
+
+    /// The first half of [`sync_own`]: there may be work between it and [`wait_own`], in which nobody accesses the shared
+    /// memory of other blocks, nor writes what they read after it. Collective over the cluster.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn arrive_own() {
+        Active::cluster_arrive_own();
+    }
+
+    /// The second half of [`sync_own`]. Collective over the cluster.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn wait_own() {
+        Active::cluster_wait_own();
     }
 
     /// Says that this thread has done with the shared memory of the other blocks: the last but one of what a kernel

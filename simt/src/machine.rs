@@ -109,10 +109,13 @@ pub trait Machine {
     /// Waits for all threads of the cluster, with release and acquire at cluster scope.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn cluster_barrier();
-    /// [`cluster_barrier`](Self::cluster_barrier), with release only for what each block has written to its own shared
-    /// memory. Nobody has written to that of another block since the last `cluster_barrier`.
+    /// The first half of a [`cluster_barrier`](Self::cluster_barrier), with release only for what each block has written to
+    /// its own shared memory. Nobody has written to that of another block since the last `cluster_barrier`.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
-    fn cluster_barrier_own();
+    fn cluster_arrive_own();
+    /// The second half. Between the two, nobody accesses the shared memory of other blocks.
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn cluster_wait_own();
     /// Says that the thread has done with the shared memory of other blocks: every value it has read there has been
     /// used. Once per thread, in all of them; afterwards only
     /// [`cluster_wait_until_left`](Self::cluster_wait_until_left) follows of what is the cluster's.

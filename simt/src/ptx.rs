@@ -40,6 +40,9 @@ unsafe extern "unadjusted" {
     fn cluster_arrive_relaxed();
     #[link_name = "llvm.nvvm.barrier.cluster.wait.aligned"]
     fn cluster_wait();
+    // The same where the threads of a warp need not be together.
+    #[link_name = "llvm.nvvm.barrier.cluster.wait"]
+    fn cluster_wait_apart();
     #[link_name = "llvm.nvvm.bar.warp.sync"]
     fn bar_warp_sync(mask: u32);
     #[link_name = "llvm.nvvm.shfl.sync.idx.i32"]
@@ -115,13 +118,17 @@ impl Machine for Ptx {
         }
     }
     #[inline(always)]
-    fn cluster_barrier_own() {
+    fn cluster_arrive_own() {
         unsafe {
             // No collective: the optimiser may do with it what it does with other memory accesses.
             asm!("fence.release.sync_restrict::shared::cta.cluster;", options(nostack));
             cluster_arrive_relaxed();
-            cluster_wait();
         }
+    }
+    #[inline(always)]
+    fn cluster_wait_own() {
+        // There may be work between the halves, after which the threads of a warp are not together.
+        unsafe { cluster_wait_apart() }
     }
     #[inline(always)]
     fn cluster_leave() {
@@ -129,7 +136,8 @@ impl Machine for Ptx {
     }
     #[inline(always)]
     fn cluster_wait_until_left() {
-        unsafe { cluster_wait() }
+        // As in `cluster_wait_own`.
+        unsafe { cluster_wait_apart() }
     }
 
     #[inline(always)]

@@ -97,12 +97,15 @@ impl Machine for RustCuda {
         }
     }
     #[inline(always)]
-    fn cluster_barrier_own() {
+    fn cluster_arrive_own() {
         unsafe {
             asm!("fence.release.sync_restrict::shared::cta.cluster;", options(nostack));
             asm!("barrier.cluster.arrive.relaxed;", options(nostack));
-            asm!("barrier.cluster.wait;", options(nostack));
         }
+    }
+    #[inline(always)]
+    fn cluster_wait_own() {
+        unsafe { asm!("barrier.cluster.wait;", options(nostack)) }
     }
     #[inline(always)]
     fn cluster_leave() {

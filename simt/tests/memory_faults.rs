@@ -310,6 +310,19 @@ fn remote_accesses_to_blocks_that_may_not_run_are_reported() {
         assert_eq!((rank, lines(&fault).0), (1 - fault.block, line.get()));
     }
     for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "in_barrier", launch, || {
+            let (words, t) = (shared(32), thread::index());
+            words.set(t, 0);
+            cluster::sync_own();
+            cluster::arrive_own();
+            here!(line, words.at_rank(1 - cluster::rank()).get(t));
+            cluster::wait_own();
+        })
+    }) {
+        let FaultKind::RemoteAccessInBarrier { rank } = fault.kind else { panic!("{fault}") };
+        assert_eq!((rank, lines(&fault).0), (1 - fault.block, line.get()));
+    }
+    for fault in always_faulty(&launch, |memory, launch| {
         let done = Words::zeroed(memory, 1, "done");
         run_closure(memory, "too_late", launch, || {
             cluster::sync();

@@ -169,6 +169,29 @@ fn blocks_read_what_others_have_written_to_their_own_memory() {
 }
 
 #[test]
+fn blocks_work_on_their_own_between_the_halves_of_a_cluster_barrier() {
+    let launch = Launch::new(8, 64).with_cluster(4).with_shared_bytes(512).with_resident_blocks(8);
+    always_clean(&launch, |memory, launch| {
+        run_closure(memory, "halves", launch, || {
+            let (words, t, rank) = (shared(128), thread::index(), cluster::rank());
+            for round in 0..3 {
+                words.set(t, t + rank + round);
+                cluster::arrive_own();
+                words.set(64 + t, t + round);
+                block::sync();
+                assert_eq!(words.get(127 - t), 63 - t + round);
+                cluster::wait_own();
+                assert_eq!(words.at_rank((rank + 1) % 4).get(63 - t), 63 - t + (rank + 1) % 4 + round);
+                // Publishes what was written late, too.
+                cluster::sync_own();
+                assert_eq!(words.at_rank((rank + 3) % 4).get(64 + t), t + round);
+                cluster::sync_own();
+            }
+        })
+    });
+}
+
+#[test]
 fn blocks_go_on_by_themselves_when_they_have_left_the_cluster() {
     let launch = Launch::new(8, 64).with_cluster(4).with_shared_bytes(512).with_resident_blocks(8);
     always_clean(&launch, |memory, launch| {

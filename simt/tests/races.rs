@@ -234,6 +234,63 @@ fn a_barrier_for_own_memory_does_not_publish_what_is_written_to_others() {
 }
 
 #[test]
+fn what_is_written_between_the_halves_of_a_cluster_barrier_is_not_published_by_it() {
+    let (a, b) = (Line::default(), Line::default());
+    let launch = Launch::new(2, 32).with_cluster(2).with_shared_bytes(128);
+    let kinds: [fn(Shared<u32>, u32); 2] =
+        [|words, t| words.set(t, 1), |words, t| words.reduce(AtomicOp::Add, t, 1)];
+    for write in kinds {
+        for fault in always_faulty(&launch, |memory, launch| {
+            run_closure(memory, "late", launch, || {
+                let (words, t) = (shared(32), thread::index());
+                words.set(t, 0);
+                cluster::arrive_own();
+                here!(a, write(words, t));
+                cluster::wait_own();
+                here!(b, words.at_rank(1 - cluster::rank()).get(t));
+            })
+        }) {
+            assert!(matches!(fault.kind, FaultKind::SharedRace { .. }), "{fault}");
+            assert_eq!(lines(&fault).0, b.get());
+        }
+    }
+}
+
+#[test]
+fn the_halves_of_a_cluster_barrier_belong_together() {
+    let launch = Launch::new(2, 32).with_cluster(2).with_shared_bytes(128);
+    let kernels: [(fn(), &str); 4] = [
+        (cluster::wait_own, "without"),
+        (
+            || {
+                cluster::arrive_own();
+                cluster::sync();
+            },
+            "after",
+        ),
+        (
+            || {
+                cluster::arrive_own();
+                cluster::arrive_own();
+            },
+            "twice",
+        ),
+        (
+            || {
+                cluster::arrive_own();
+                cluster::sync_own();
+            },
+            "twice",
+        ),
+    ];
+    for (kernel, word) in kernels {
+        for fault in always_faulty(&launch, |memory, launch| run_closure(memory, "half", launch, kernel)) {
+            assert!(fault.to_string().contains(word), "{fault}");
+        }
+    }
+}
+
+#[test]
 fn leaving_a_cluster_orders_nothing() {
     let (a, b) = (Line::default(), Line::default());
     let launch = Launch::new(2, 32).with_cluster(2).with_shared_bytes(128);

@@ -4,6 +4,14 @@ use crate::emu::collective::waiter_for;
 use crate::emu::fault::{Collective, FaultKind, Site};
 use crate::emu::state::{Block, Context, Pending, Place, context, same_place, suspend};
 
+/// Arrives at the first half of a cluster barrier, which nobody waits at.
+#[track_caller]
+pub(super) fn arrive_early() {
+    let thread = context().thread();
+    assert!(!thread.arrived, "cluster::arrive_own twice, without cluster::wait_own between");
+    thread.arrived = true;
+}
+
 /// Takes part in a barrier of the block or cluster and returns the number of `true` predicates.
 #[inline(always)]
 pub(super) fn wait(collective: Collective, predicate: bool, place: Place) -> u32 {
@@ -28,6 +36,15 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
         Collective::ClusterBarrier | Collective::ClusterBarrierOwn | Collective::ClusterLeft
     );
     let orders = collective != Collective::ClusterLeft;
+    if of_cluster {
+        let is_second_half = collective == Collective::ClusterBarrierOwn;
+        assert!(
+            cx.thread().arrived == is_second_half,
+            "{collective} {} cluster::arrive_own",
+            if is_second_half { "without" } else { "after" }
+        );
+        cx.thread().arrived = false;
+    }
     let first = *block.pending.get_or_insert(this);
     check_same_barrier(cx, this, first);
     if of_cluster {
@@ -58,6 +75,7 @@ fn arrive_at_barrier(cx: &mut Context, collective: Collective, predicate: bool, 
             cx.raise(FaultKind::RemoteWriteNotPublished { rank }, place, Some(site));
         }
         if orders {
+            cluster.unpublished = std::mem::take(&mut cluster.late);
             cluster.remote_write = None;
             cluster.clock += 1;
             cluster.interval = cluster.clock;

@@ -125,6 +125,11 @@ pub enum FaultKind {
         /// Rank of that block in the cluster.
         rank: u32,
     },
+    /// An access to the shared memory of another block by a thread between the halves of a cluster barrier.
+    RemoteAccessInBarrier {
+        /// Rank of that block in the cluster.
+        rank: u32,
+    },
     /// A thread wrote to the shared memory of another block, and a barrier that does not publish that followed.
     RemoteWriteNotPublished {
         /// Rank of that block in the cluster.
@@ -216,7 +221,7 @@ pub enum Collective {
     BlockOr,
     /// `cluster::sync`.
     ClusterBarrier,
-    /// `cluster::sync_own`.
+    /// `cluster::sync_own`, or `cluster::wait_own`.
     ClusterBarrierOwn,
     /// `cluster::wait_until_left`.
     ClusterLeft,
@@ -359,6 +364,11 @@ impl fmt::Display for FaultKind {
                 f,
                 "access to the shared memory of block {rank} of the cluster, which has ended, may have ended because \
                  the thread has left, or, for want of a cluster barrier, need not have started"
+            ),
+            Self::RemoteAccessInBarrier { rank } => write!(
+                f,
+                "access to the shared memory of block {rank} of the cluster between `cluster::arrive_own` and \
+                 `cluster::wait_own`"
             ),
             Self::RemoteWriteNotPublished { rank } => write!(
                 f,

@@ -43,6 +43,8 @@
 //! | in a launch that may overlap the one before: an access to global memory by a thread that has not waited | at the access |
 //! | an access to the shared memory of a block of the cluster that has ended, or before the first cluster barrier, or by a thread that has left the cluster | at the access |
 //! | a write to the shared memory of another block of the cluster, not published by `cluster::sync` before `cluster::sync_own` | when all have arrived there |
+//! | an access to the shared memory of another block of the cluster between `cluster::arrive_own` and `cluster::wait_own`; a write there of what another block reads after it | at the access of the other block's memory |
+//! | one half of a cluster barrier without the other | at the second half, or what is in its place |
 //! | deadlock: blocks wait for one that cannot start before they end; livelock: all that can run spin | after [`Launch::spin_limit`] turns without a change of memory |
 //! | a panic | at once |
 //!
@@ -145,7 +147,12 @@ impl Machine for Emulator {
     }
     #[inline(always)]
     #[track_caller]
-    fn cluster_barrier_own() {
+    fn cluster_arrive_own() {
+        barrier::arrive_early();
+    }
+    #[inline(always)]
+    #[track_caller]
+    fn cluster_wait_own() {
         barrier::wait(Collective::ClusterBarrierOwn, false, Location::caller());
     }
     fn cluster_leave() {

@@ -2,7 +2,7 @@
 //! moves any more.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 
@@ -112,6 +112,7 @@ fn new_block(launch: &Launch, slot: u32, stacks: &mut Stacks) -> Block {
         spun: 0,
         waited: false,
         left: false,
+        arrived: false,
         copies: Copies::default(),
         patience: PATIENCE,
     };
@@ -166,6 +167,8 @@ fn new_cluster(launch: &Launch, index: u32) -> Cluster {
         last_exit: (0, 0),
         passed_barrier: false,
         remote_write: None,
+        late: HashMap::new(),
+        unpublished: HashMap::new(),
     }
 }
 
@@ -222,6 +225,7 @@ fn start_next(cx: &mut Context, index: usize) {
             thread.spun = 0;
             thread.waited = false;
             thread.left = false;
+            thread.arrived = false;
             thread.copies.forget();
             thread.patience = PATIENCE;
         }

@@ -109,6 +109,9 @@ fn locate_remote(cx: &mut Context, address: u32, place: Place) -> Word {
     if !mine && (ended || !cluster.passed_barrier || cx.thread().left) {
         cx.raise(FaultKind::RemoteBlockNotRunning { rank }, place, None);
     }
+    if !mine && cx.thread().arrived {
+        cx.raise(FaultKind::RemoteAccessInBarrier { rank }, place, None);
+    }
     let offset = local.wrapping_sub(BASE);
     if offset >= target.shared.bytes || 4 > target.shared.bytes - offset || !local.is_multiple_of(4) {
         bad_address(cx, i64::from(local), target.shared.bytes, 4, place);
@@ -243,9 +246,49 @@ impl Word {
         // Clocks are numbers of the cluster, so a block's start is that of all its blocks.
         let fresh = near.stored < cx.block().start;
         near.stored = me.clock;
+        if cx.thread().arrived {
+            self.note_late_write(cx, me.place);
+        }
         cx.progress += u64::from(fresh || *word != value);
         *word = value;
         debug_assert!(!self.block.is_null());
+    }
+
+    /// Remembers a write between the halves of a cluster barrier, which does not publish it.
+    #[cold]
+    fn note_late_write(&self, cx: &mut Context, place: Place) {
+        let site = Site {
+            block: cx.block().id,
+            thread: cx.index,
+            location: Some(place),
+            doing: Access::Write.to_string(),
+        };
+        let slot = cx.block().slot;
+        cx.cluster().late.entry((slot, self.index)).or_insert(site);
+    }
+
+    /// Faults if the word, which is another block's, was written there too late for the last cluster barrier.
+    #[inline(always)]
+    fn must_be_published(&self, cx: &mut Context, place: Place) {
+        if !cx.cluster().unpublished.is_empty() {
+            self.look_for_late_write(cx, place);
+        }
+    }
+
+    fn look_for_late_write(&self, cx: &mut Context, place: Place) {
+        // SAFETY: a resident block; only its number is read.
+        let slot = unsafe { (*self.block).slot };
+        let found = cx.cluster().unpublished.get(&(slot, self.index)).cloned();
+        if let Some(site) = found
+            && slot != cx.block().slot
+        {
+            let kind = FaultKind::SharedRace {
+                offset: self.index as u32 * 4,
+                this: Access::Read,
+                other: Access::Write,
+            };
+            cx.raise(kind, place, Some(site));
+        }
     }
 }
 
@@ -329,6 +372,7 @@ pub(super) fn remote_load(address: u32, place: Place) -> u32 {
     let cx = context();
     cx.statistics.shared_accesses += 1;
     let word = locate_remote(cx, address, place);
+    word.must_be_published(cx, place);
     let me = Me::new(cx, place);
     let value = word.read(cx, me);
     cx.count_load(place);

@@ -1,7 +1,7 @@
 //! The state of a running launch: what a thread, a warp, a block and a cluster are while they live.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::Location;
 use std::ptr;
 
@@ -36,6 +36,8 @@ pub(super) struct Thread {
     pub(super) waited: bool,
     /// Whether it has left the cluster.
     pub(super) left: bool,
+    /// Whether it is between the two halves of a cluster barrier.
+    pub(super) arrived: bool,
     /// Its copies from global to shared memory.
     pub(super) copies: Copies,
     /// Atomic loads until it is made to yield: a loop around one may never call the spin hint.
@@ -128,7 +130,13 @@ pub(super) struct Cluster {
     /// The first write to another block's shared memory since the last barrier that publishes such: by whom, where, and the
     /// rank of that block.
     pub(super) remote_write: Option<(Site, u32)>,
+    /// Words of shared memory that were written between the halves of the barrier that is under way, and of the last one.
+    pub(super) late: LateWrites,
+    pub(super) unpublished: LateWrites,
 }
+
+/// By the index of a resident block and that of a word, who wrote it.
+pub(super) type LateWrites = HashMap<(u32, usize), Site>;
 
 /// A launch while it runs. The fibers reach it through a thread-local pointer.
 pub(super) struct Context {
