@@ -10,6 +10,8 @@ use dsa_kernels_gpu::topk::prefix::Sums;
 use dsa_kernels_gpu::topk::{MIN_SLICE, RESIDENT_PLACES};
 use dsa_simt::emu::{Launch, Memory, run_closure};
 use dsa_simt::{Carve, block, thread};
+use proptest::collection;
+use proptest::prelude::*;
 
 /// The parts that `blocks` blocks find on their desks, one after the other, each with its block.
 fn parts(lengths: &[i32], blocks: u32) -> Vec<(u32, Part)> {
@@ -69,13 +71,39 @@ fn slices(lengths: &[i32], blocks: u32) -> Vec<u32> {
 }
 
 #[test]
-fn rows_of_equal_length_get_equally_many_blocks() {
+fn rows_of_equal_length_share_all_blocks_and_differ_by_one_at_most() {
     assert_eq!(slices(&[131_072], 264), [16]);
     assert_eq!(slices(&[131_072; 8], 128), [16; 8]);
-    assert_eq!(slices(&[131_072; 64], 264), [4; 64]);
     assert_eq!(slices(&[131_072; 132], 264), [2; 132]);
-    assert_eq!(slices(&[131_072; 133], 264), [1; 133]);
     assert_eq!(slices(&[1 << 20], 264), [128]);
+    for (rows, len, blocks) in
+        [(64, 131_072, 264), (133, 131_072, 264), (8, 1 << 20, 132), (3, i32::MAX, 512)]
+    {
+        let found = slices(&vec![len; rows], blocks);
+        let least = blocks / rows as u32;
+        assert!(found.iter().all(|slices| (least..=least + 1).contains(slices)), "{rows} x {len}: {found:?}");
+        assert_eq!(found.iter().sum::<u32>(), blocks, "{rows} x {len}");
+    }
+}
+
+/// A number of blocks and the lengths of fewer rows.
+fn batches() -> impl Strategy<Value = (u32, Vec<i32>)> {
+    let length = prop_oneof![0..3_000, 0..40_000, 0..300_000, 0..20_000_000, 0..=i32::MAX];
+    (3..200_u32)
+        .prop_flat_map(move |blocks| (Just(blocks), collection::vec(length.clone(), 2..blocks as usize)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_slice_of_every_row_has_one_block_whatever_the_lengths((blocks, lengths) in batches()) {
+        // Short rows may share a block, slices do not.
+        let is_long = |length: i32| length.cast_unsigned() > RESIDENT_PLACES;
+        let found = slices(&lengths, blocks);
+        let of_long: u32 = lengths.iter().zip(&found).filter(|(len, _)| is_long(**len)).map(|(_, slices)| slices).sum();
+        prop_assert!(of_long <= blocks, "{found:?}");
+    }
 }
 
 #[test]
@@ -85,7 +113,7 @@ fn blocks_that_short_rows_do_not_need_go_to_the_long_ones() {
     let mut expected = [1; 129];
     expected[77] = 160_000_u32.div_ceil(MIN_SLICE);
     assert_eq!(slices(&lengths, 264), expected);
-    assert_eq!(slices(&[131_072, 1_500, 6_000, 30_000], 16), [11, 1, 1, 3]);
+    assert_eq!(slices(&[131_072, 1_500, 6_000, 30_000], 16), [11, 1, 1, 4]);
 }
 
 #[test]
@@ -122,7 +150,6 @@ fn with_as_many_rows_as_blocks_each_block_takes_whole_rows() {
 #[test]
 fn the_longest_rows_there_can_be_do_not_overflow() {
     assert_eq!(slices(&[i32::MAX], 512), [512]);
-    assert_eq!(slices(&[i32::MAX; 3], 512), [170; 3]);
     let all = slices(&[i32::MAX, 20_000, i32::MAX, 40_000], 512);
     assert!(all.iter().sum::<u32>() <= 512 && all[0] > 250 && all[2] > 250, "{all:?}");
 }

@@ -4,8 +4,8 @@
 //! left over are divided among the long rows in proportion to their lengths, from the lengths themselves: a
 //! batch that is long on paper and short in fact, or has one long row among many short ones, still keeps all
 //! blocks busy. Up to [`SHORT_ROWS`] short rows take less time than a slice of a long one, so that many short
-//! rows share blocks if there are long ones. Every block computes the same division from the same lengths; nothing
-//! is communicated.
+//! rows share blocks if there are long ones. Every block computes the same division from the same lengths, by one prefix
+//! sum over the rows; nothing is communicated.
 
 use dsa_simt::{Carve, Shared, block, opaque, thread};
 
@@ -154,11 +154,13 @@ impl Desk {
         if thread::index() == 0 {
             self.clear(0);
         }
-        let exists = row < rows;
-        let own = if exists { pieces(len) } else { 0 };
-        let is_short = exists && own == 0;
-        // With a block barrier, after which the desk is clear.
-        let ([_, shorter], [all, short]) = sums.before([own, u32::from(is_short)]);
+        let own = if row < rows { pieces(len).min(MOST_PIECES) } else { 0 };
+        let is_short = row < rows && own == 0;
+        // With a block barrier, after which the desk is clear. Both sums in one.
+        const { assert!(THREADS < 1 << (u32::BITS - PIECES_BITS)) };
+        let unpacked = |sum: u32| (sum & ((1 << PIECES_BITS) - 1), sum >> PIECES_BITS);
+        let ([before], [total]) = sums.before([own | u32::from(is_short) << PIECES_BITS]);
+        let ((before, shorter), (all, short)) = (unpacked(before), unpacked(total));
         // As many blocks to the long rows as they can use, if there are so many when the short ones share.
         let for_long = all.min(blocks - short.div_ceil(SHORT_ROWS));
         let for_short = blocks - for_long;
@@ -166,16 +168,16 @@ impl Desk {
         if is_short && for_long + shorter - round * for_short == own_block {
             self.put_row(round, row, len);
         }
-        // Only short rows: nobody has a slice.
-        if all == 0 {
+        if own == 0 {
             return;
         }
-        // At most 512 blocks and 2^18 pieces: the product fits in 32 bits. Rounded down, so that the sum over
-        // the rows is at most the number of blocks.
-        let extra = if own > 0 { (for_long - (rows - short)) * own / all } else { 0 };
-        let slices = if own > 0 { (1 + extra).min(own) } else { 0 };
-        block::sync();
-        let ([first], _) = sums.before([slices]);
+        // One block to each long row, and of the others those between the shares of the rows before it and the shares
+        // of the rows up to it: one sum says where a row's blocks begin and end. Rounded so that the last one ends with the
+        // last block: far fewer than 2^20 are shared.
+        let extra = (for_long - (rows - short)) as f32 * (1.0 + 1.0 / (1 << 20) as f32) / all as f32;
+        let shared = |pieces: u32| (pieces as f32 * extra) as u32;
+        let first = row - shorter + shared(before);
+        let slices = (1 + shared(before + own) - shared(before)).min(own);
         let number = own_block.wrapping_sub(first);
         if number < slices {
             self.put(0, Part { row, len, number, slices });
@@ -183,9 +185,13 @@ impl Desk {
     }
 }
 
+/// Bits of the sum of the pieces of all rows, of which there are at most as many as threads.
+const PIECES_BITS: u32 = 21;
+/// Pieces of a row that count when the blocks are divided.
+const MOST_PIECES: u32 = (1 << PIECES_BITS) / THREADS - 1;
+
 /// Slices that a row can be cut into, if it is longer than what a block keeps in registers; zero for shorter ones.
 #[inline(always)]
 fn pieces(len: u32) -> u32 {
-    const { assert!(THREADS as u64 * (i32::MAX as u64 / MIN_SLICE as u64 + 1) <= u32::MAX as u64) };
     if len > RESIDENT_PLACES { len.div_ceil(MIN_SLICE) } else { 0 }
 }
