@@ -4,7 +4,8 @@
 //! and a prefix sum of the counts says where each thread's indices go. A row in registers is one bitmap
 //! ([`Marked`]). Longer rows are staged in any order and sorted ([`Sorter`]): by one bitmap again if their indices are
 //! close enough to each other, otherwise put into 2,048 buckets by their leading bits, then ranked among the few of a
-//! bucket. Indices that crowd into few buckets are sorted by bitmaps one after the other: it is the rare case.
+//! bucket. Indices that crowd into few buckets are sorted by bitmaps one after the other: it is the rare case. The slices
+//! of a cluster mark a [`Bitmap`] by themselves, while they wait for each other.
 
 use dsa_simt::{AtomicOp, Shared, block, opaque, thread, warp};
 
@@ -37,9 +38,6 @@ pub struct Marked {
 }
 
 impl Marked {
-    /// Nothing, nowhere.
-    pub const NONE: Self = Self { bits: 0, start: 0 };
-
     /// This thread's part of the tile whose first index is `-first_place` and in which every thread has marked the first
     /// `per_thread` bits of its word: a power of two, at least as many as a vector has scores. After a block barrier.
     #[inline(always)]
@@ -268,12 +266,19 @@ impl Sorter {
 /// A bit for each of so many indices, in shared memory. A thread has four neighbouring words, or one if there is little
 /// memory.
 #[derive(Clone, Copy)]
-struct Bitmap(Shared<u32>);
+pub struct Bitmap(Shared<u32>);
 
 impl Bitmap {
-    const WORDS: u32 = 4 * THREADS;
+    /// Words of the largest.
+    pub const WORDS: u32 = 4 * THREADS;
     /// Indices of the largest.
-    const SPAN: u32 = Self::WORDS * u32::BITS;
+    pub const SPAN: u32 = Self::WORDS * u32::BITS;
+
+    /// The largest, in [`WORDS`](Self::WORDS) words.
+    #[inline(always)]
+    pub fn new(words: Shared<u32>) -> Self {
+        Self(words)
+    }
 
     #[inline(always)]
     fn is_wide(self) -> bool {
@@ -288,14 +293,30 @@ impl Bitmap {
 
     /// Clears it. Collective over the block.
     #[inline(always)]
-    fn clear(self) {
+    pub fn clear(self) {
         let thread = opaque(thread::index());
         if self.is_wide() { self.0.set4(4 * thread, [0; 4]) } else { self.0.set(thread, 0) }
     }
 
+    /// Marks a place.
     #[inline(always)]
-    fn mark(self, place: u32) {
+    pub fn mark(self, place: u32) {
         self.0.reduce(AtomicOp::Or, place / u32::BITS, 1 << (place % u32::BITS));
+    }
+
+    /// Stages the index of each place that is marked, in order, from position 0 on; that of the first place is `start`.
+    ///
+    /// Collective over the block, after a block barrier; needs one before what is staged is read.
+    #[inline(always)]
+    pub fn stage(self, start: u32, sums: Sums, staged: Staged) {
+        let own = self.own();
+        let counts = own.map(u32::count_ones);
+        let ([mut next], _) = sums.before([counts[0] + counts[1] + counts[2] + counts[3]]);
+        for i in 0..own.len() {
+            let first = start + self.first_of_own() + i as u32 * u32::BITS;
+            for_each_bit(own[i], next, |position, bit| staged.set(position, first + bit));
+            next += counts[i];
+        }
     }
 
     /// The thread's words.
@@ -314,7 +335,7 @@ impl Bitmap {
 
 /// Calls `f` with a thread's part of the first `count` staged indices.
 #[inline(always)]
-fn for_each(staged: Staged, count: u32, mut f: impl FnMut(u32)) {
+pub fn for_each(staged: Staged, count: u32, mut f: impl FnMut(u32)) {
     let mut position = opaque(thread::index());
     while position < count {
         f(staged.get(position));

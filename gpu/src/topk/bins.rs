@@ -18,6 +18,10 @@ pub const COUNT: u32 = 1 << BITS;
 pub const BITS: u32 = 12;
 /// Words of shared memory that [`Bins::carve`] takes.
 pub const WORDS: u32 = COUNT + NOT_COUNTED + warp::SIZE + PICKED;
+/// Places of a stretch that [`Bins::accumulate`] gives the sum of.
+pub const STRETCH: u32 = 32;
+/// Number of stretches.
+pub const STRETCHES: u32 = COUNT / STRETCH;
 /// Bins that a thread reads at once.
 const GROUP: u32 = 4;
 const GROUPS: u32 = COUNT / GROUP;
@@ -198,11 +202,12 @@ impl Bins {
 
 impl Bins {
     /// Replaces each count by the number of elements in that bin and all higher ones. All threads get the place of the
-    /// bin of the `wanted`-th largest element ([`BinOrder::at`]), or the last place if there are not so many.
+    /// bin of the `wanted`-th largest element ([`BinOrder::at`]), or the last place if there are not so many. `outline`, of
+    /// [`STRETCHES`] words, gets the running sum at the last place of each stretch.
     ///
     /// Collective over the block; needs a block barrier after the last count.
     #[inline(always)]
-    pub fn accumulate<O: BinOrder>(self, wanted: u32, sums: Sums) -> u32 {
+    pub fn accumulate<O: BinOrder>(self, wanted: u32, sums: Sums, outline: Shared<u32>) -> u32 {
         const { assert!(GROUPS == 2 * THREADS) };
         let first_group = 2 * opaque(thread::index());
         let [(upper_first, upper_ascending), (lower_first, lower_ascending)] =
@@ -218,6 +223,11 @@ impl Bins {
         let lower = lower.map(|count| count + upper[3]);
         self.counts.set4(upper_first, descending(upper, upper_ascending));
         self.counts.set4(lower_first, descending(lower, lower_ascending));
+        const { assert!(STRETCH.is_multiple_of(2 * GROUP)) };
+        let threads = const { STRETCH / (2 * GROUP) };
+        if first_group / 2 % threads == threads - 1 {
+            outline.set(first_group / 2 / threads, before + own);
+        }
         if before < wanted && wanted <= before + own {
             let mut place = first_group * GROUP;
             for i in 0..GROUP as usize {

@@ -3,7 +3,8 @@
 //! 1. Each block counts its slice of the row in the bins of half-precision values ([`resident`]).
 //! 2. Each block replaces its counts by running sums, finds the bin of the element that would be the last one
 //!    wanted if all blocks had equally many. Where rows are mixed well, the bin of the k-th largest of all is near: each
-//!    block reads the running sums of all blocks around it, and searches on from there if it must.
+//!    block reads the running sums of all blocks around it. Where it is not, the stretch of places that it is in is found
+//!    first, by the running sums at the ends of all stretches.
 //! 3. Each block stages its scores above that bin, lists those in it, and tells the others how many they are. That
 //!    is where the blocks of a row write their indices.
 //! 4. What lies in the bin, some dozens of scores, is gathered by each block, which ranks its part of them and writes
@@ -13,8 +14,8 @@
 //! order of the indices they do a third time: each ranks what it has listed, and tells how much of it is selected. A block
 //! writes to its own shared memory only, which the others read: such a barrier needs no fence for global memory. A
 //! cluster is started as a whole: nobody waits for a block that cannot run. If the bin is crowded, its keys are told
-//! apart by [`refine::narrow`] over all slices at once, which are read again, from the cache they have come through.
-//! Slices that are too long for registers are left to [`sampled_cluster`].
+//! apart by [`refine::narrow`] over all slices at once, which are read again, from the cache they have come through: once,
+//! if their keys fit in the registers. Slices that are too long for registers are left to [`sampled_cluster`].
 //!
 //! Rows that one block has in its registers at its best are left to the first block.
 //!
@@ -22,9 +23,9 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, cluster, grid, opaque, thread, warp};
 
-use super::ascending::{Marked, Sorter};
+use super::ascending::{Bitmap, Marked, Sorter};
 use super::auto::{complete, write_whole};
-use super::bins::{BinOrder, Bins, COUNT, SignMagnitude, THREADS};
+use super::bins::{self, BinOrder, Bins, COUNT, SignMagnitude, THREADS};
 use super::candidates::{self, Candidates};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
@@ -35,7 +36,7 @@ use super::prefix::Sums;
 use super::refine::{self, KeyRange, Merge, Narrowed, Outcome, Scratch};
 use super::resident::{self, Held, Pairs};
 use super::sampled_cluster::{self, Streamed};
-use super::scores::{Scores, Slice, index};
+use super::scores::{Keys, Scores, Slice, index};
 use super::source::{Source, Tile, Visitor};
 use super::stream;
 use super::{Batch, MAX_K, Options, RESIDENT_PLACES, ascending};
@@ -121,7 +122,12 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
         Outcome::Crowded
     };
     if outcome == Outcome::Crowded {
-        outcome = refine_slice(&slice, slice, batch.k, will_any_do, scratch, team);
+        let slice = own_slice(scores);
+        outcome = if places <= Keys::<E>::MOST_PLACES {
+            refine_slice(&Keys::of(slice), slice, batch.k, will_any_do, scratch, team)
+        } else {
+            refine_slice(&slice, slice, batch.k, will_any_do, scratch, team)
+        };
     }
     finish(&batch, row, slice, is_ascending, outcome, scratch, team);
 }
@@ -350,7 +356,19 @@ fn finish<E: Element>(
     let Scratch { bins, counters, words, sums, .. } = scratch;
     let staged = team.staged();
     let slice = own_slice(slice.row);
-    team.tell(counters);
+    let is_marked = outcome == Outcome::Marked;
+    let (start, len) = (slice.first_index(), slice.end_index().saturating_sub(slice.first_index()));
+    // What is staged of a slice that is not too long is sorted by a bitmap, in which it is marked while the block waits.
+    let bitmap = Bitmap::new(team.marks);
+    let is_sorted = is_ascending && !is_marked && len <= Bitmap::SPAN;
+    if is_sorted {
+        bitmap.clear();
+    }
+    team.begin_to_tell(counters);
+    if is_sorted {
+        ascending::for_each(staged, counters.few_winners(), |index| bitmap.mark(index - start));
+    }
+    team.receive(Team::COUNTS);
     let Narrowed { above, count, .. } = scratch.noted();
     let are_equal = outcome == Outcome::EqualApart;
     let (first, own) = team.winners();
@@ -378,7 +396,6 @@ fn finish<E: Element>(
         cluster::wait_until_left();
         return;
     }
-    let is_marked = outcome == Outcome::Marked;
     let first_place = slice.row.first_place().wrapping_sub(slice.first * E::PER_VECTOR);
     // Each block ranks what it has listed, and tells the others how many of those are selected.
     let listed_before = sum_of_lower(rank, |lower| team.listed_by(lower));
@@ -387,27 +404,36 @@ fn finish<E: Element>(
         let number = team.tally.atomic(AtomicOp::Add, Team::SELECTED, 1);
         if is_marked {
             ascending::mark::<E>(words, index.wrapping_add(first_place));
+        } else if is_sorted {
+            bitmap.mark(index - start);
         } else {
             staged.set(own + number, index);
         }
     };
     team.rank(listed_before, listed_end, count, batch.k - above, &mut select);
     block::sync();
-    let (mut marked, mut before) = (Marked::NONE, [0]);
-    if is_marked {
-        marked = Marked::of::<E>(words, held(slice.row), first_place);
-        before = sums.offer([marked.count()]);
-    }
     let own = own + team.tally.get(Team::SELECTED);
-    let (first, _) = team.before(own);
-    cluster::leave();
+    // What follows until the others have told theirs too needs nothing of them.
+    team.offer(Team::NUMBERS, own);
+    let first = || {
+        team.receive(Team::NUMBERS);
+        let first = team.sum_of_lower_numbers();
+        cluster::leave();
+        first
+    };
     if is_marked {
+        let marked = Marked::of::<E>(words, held(slice.row), first_place);
+        let before = sums.offer([marked.count()]);
+        let first = first();
         let ([before], _) = sums.complete(before);
         // Lanes that follow each other have theirs at positions that do: not staged first.
         marked.for_each(first + before, |position, index| out.put(position, index));
+    } else if is_sorted {
+        bitmap.stage(start, sums, staged);
+        // With a block barrier.
+        out.write(staged, first(), own);
     } else {
-        let indices = (slice.first_index(), slice.end_index().saturating_sub(slice.first_index()));
-        Sorter { memory: bins.words(), sums }.write(staged, own, indices, first, &out);
+        Sorter { memory: bins.words(), sums }.write(staged, own, (start, len), first(), &out);
     }
     cluster::wait_until_left();
 }
@@ -433,6 +459,8 @@ pub struct Team {
     staged: Shared<u32>,
     /// What the block lists, to be ranked.
     pub(super) listed: Candidates,
+    /// For sorting.
+    marks: Shared<u32>,
     /// What is listed by all blocks, where the bins were.
     gathered: Candidates,
     tally: Shared<u32>,
@@ -442,9 +470,9 @@ pub struct Team {
 
 impl Team {
     /// Words of shared memory that [`Team::carve`] takes.
-    const WORDS: u32 = Staged::WORDS + candidates::words(MOST_RANKED);
+    const WORDS: u32 = Staged::WORDS + candidates::words(MOST_RANKED) + Bitmap::WORDS;
     /// Words of the tally.
-    const TALLY: u32 = 2 * MAX_BLOCKS + 4;
+    const TALLY: u32 = Self::OUTLINE + bins::STRETCHES;
     /// In the tally, from here on: for each block, what it has staged, and in the upper half of the word what it has
     /// listed.
     const COUNTS: u32 = 0;
@@ -452,10 +480,17 @@ impl Team {
     const NUMBERS: u32 = MAX_BLOCKS;
     /// How many of the ranked elements that the block has listed are selected.
     const SELECTED: u32 = 2 * MAX_BLOCKS;
-    /// What the threads of the block have found.
-    const FOUND: u32 = Self::SELECTED + 1;
     /// What [`note_passed`](Self::note_passed) was told.
     const PASSED: u32 = Self::SELECTED + 2;
+    /// Two words: what [`Merge::extremes`] gives.
+    const EXTREMES: u32 = Self::SELECTED + 4;
+    /// From here on: how many elements the block has in each stretch of places and all before it.
+    const OUTLINE: u32 = Self::SELECTED + 8;
+    /// Where [`pick`](Merge::pick) adds up what all blocks have, in the words: near the place that a block expects, in the
+    /// stretches, and in one of them.
+    const NEAR: u32 = 0;
+    const FAR: u32 = THREADS / 2;
+    const LAST: u32 = Self::FAR + bins::STRETCHES;
 
     /// Takes its room from `carve`.
     ///
@@ -469,6 +504,7 @@ impl Team {
             Self {
                 staged: carve.array(Staged::WORDS),
                 listed: Candidates::carve(carve, MOST_RANKED),
+                marks: carve.array(Bitmap::WORDS),
                 gathered: Candidates::within(scratch.bins.words(), MOST_RANKED),
                 tally,
                 words: scratch.words,
@@ -491,24 +527,31 @@ impl Team {
         Staged::new(self.staged)
     }
 
-    /// Tells all blocks what this one has staged and listed. Collective over the cluster; begins and ends with a block
-    /// barrier.
+    /// The first half of telling all blocks what this one has staged and listed; the second is to
+    /// [`receive`](Self::receive) the counts of all. Collective over the cluster; begins with a block barrier.
     #[inline(always)]
-    fn tell(self, counters: Counters) {
+    fn begin_to_tell(self, counters: Counters) {
         block::sync();
         // More ties than are wanted of a row need not be told apart.
         let ties = counters.ties().min(MAX_K);
-        self.exchange(Self::COUNTS, counters.winners() | ties << u16::BITS);
+        self.offer(Self::COUNTS, counters.winners() | ties << u16::BITS);
     }
 
-    /// Brings a number of each block into the tallies of all. Each reads those of the others: a number that is written to
-    /// others needs a barrier that takes twice as long. Collective over the cluster; ends with a block barrier.
+    /// The first half of bringing a number of each block into the tallies of all, from word `from` on: the other blocks'
+    /// memory is left alone until the second, [`receive`](Self::receive). Collective over the cluster.
     #[inline(always)]
-    fn exchange(self, from: u32, number: u32) {
+    fn offer(self, from: u32, number: u32) {
         if thread::index() == 0 {
             self.tally.set(from + cluster::rank(), number);
         }
-        cluster::sync_own();
+        cluster::arrive_own();
+    }
+
+    /// The second half. Each block reads the numbers of the others: a number that is written to others needs a barrier that
+    /// takes twice as long. Collective over the cluster; ends with a block barrier.
+    #[inline(always)]
+    fn receive(self, from: u32) {
+        cluster::wait_own();
         let rank = thread::index();
         if rank < cluster::size() && rank != cluster::rank() {
             self.tally.set(from + rank, self.tally.at_rank(rank).get(from + rank));
@@ -527,9 +570,18 @@ impl Team {
     /// the cluster; ends with a block barrier.
     #[inline(always)]
     pub(super) fn before(self, own: u32) -> (u32, u32) {
-        self.exchange(Self::NUMBERS, own);
-        let of = |rank: u32| self.tally.get(Self::NUMBERS + rank);
-        (sum_of_lower(cluster::rank(), of), sum_of_lower(cluster::size(), of))
+        self.offer(Self::NUMBERS, own);
+        self.receive(Self::NUMBERS);
+        (
+            self.sum_of_lower_numbers(),
+            sum_of_lower(cluster::size(), |rank| self.tally.get(Self::NUMBERS + rank)),
+        )
+    }
+
+    /// The sum of the numbers of the blocks of lower rank.
+    #[inline(always)]
+    fn sum_of_lower_numbers(self) -> u32 {
+        sum_of_lower(cluster::rank(), |rank| self.tally.get(Self::NUMBERS + rank))
     }
 
     /// Notes how many elements the block has listed, for [`passed`](Self::passed).
@@ -550,6 +602,30 @@ impl Team {
         (warp::reduce_add(warp::ALL, own), warp::reduce_max(warp::ALL, own))
     }
 
+    /// Finds the first of so many running sums, in the words from `at` on, that is enough: its number, and the sum before
+    /// it, which before the first one is `below`. A number behind them if it is not among them.
+    ///
+    /// Collective over the block; begins and ends with a block barrier.
+    #[inline(always)]
+    fn find(self, at: u32, sums: u32, below: u32, wanted: u32, bins: Bins) -> Pick {
+        block::sync();
+        let thread = opaque(thread::index());
+        if thread < sums {
+            let through = self.words.get(at + thread);
+            let before = if thread > 0 { self.words.get(at + thread - 1) } else { below };
+            if before < wanted && wanted <= through {
+                bins.note(Pick { bin: thread, above: before, count: through - before });
+            }
+            let is_before = thread == 0 && wanted <= below.min(through);
+            let is_behind = thread == sums - 1 && through < wanted;
+            if is_before || is_behind {
+                bins.note(Pick { bin: sums, above: 0, count: 0 });
+            }
+        }
+        block::sync();
+        bins.noted()
+    }
+
     /// Copies what all blocks have listed. Needs a block barrier before it is used.
     #[inline(always)]
     fn gather(self) {
@@ -558,11 +634,30 @@ impl Team {
         let shift = THREADS.ilog2() - cluster::size().ilog2();
         let rank = opaque(thread::index()) >> shift;
         let before = sum_of_lower(rank, |lower| self.listed_by(lower));
-        let mut number = opaque(thread::index()) & ((1 << shift) - 1);
+        let number = opaque(thread::index()) & ((1 << shift) - 1);
+        self.gather_some::<1>(rank, number, before, shift);
+        // Where one block has listed many, several are on their way together.
+        let mut number = number + (1 << shift);
         while number < self.listed_by(rank) {
-            let (key, index) = self.listed.get_at_rank(rank, number);
-            self.gathered.add(before + number, key, index);
-            number += 1 << shift;
+            self.gather_some::<4>(rank, number, before, shift);
+            number += 4 << shift;
+        }
+    }
+
+    /// Copies up to `N` of what block `rank` has listed, from place `number` on, `1 << shift` places apart.
+    #[inline(always)]
+    fn gather_some<const N: usize>(self, rank: u32, number: u32, before: u32, shift: u32) {
+        let number = |i: usize| number + ((i as u32) << shift);
+        let mut candidates = [(0, 0); N];
+        for i in 0..N {
+            if number(i) < self.listed_by(rank) {
+                candidates[i] = self.listed.get_at_rank(rank, number(i));
+            }
+        }
+        for i in 0..N {
+            if number(i) < self.listed_by(rank) {
+                self.gathered.add(before + number(i), candidates[i].0, candidates[i].1);
+            }
         }
     }
 
@@ -589,9 +684,18 @@ impl Merge for Team {
     #[inline(always)]
     fn extremes(&self, extremes: Shared<u32>) -> (u32, u32) {
         cluster::sync_own();
-        let of_rank = extremes.at_rank(thread::lane() & (cluster::size() - 1));
-        let (low, high) = (of_rank.get(Scratch::LOW), of_rank.get(Scratch::HIGH));
-        (warp::reduce_max(warp::ALL, low), warp::reduce_max(warp::ALL, high))
+        // One warp asks for all: what is read from so many blocks is read one after the other.
+        if thread::warp() == 0 {
+            let of_rank = extremes.at_rank(thread::lane() & (cluster::size() - 1));
+            let (low, high) = (of_rank.get(Scratch::LOW), of_rank.get(Scratch::HIGH));
+            let (low, high) = (warp::reduce_max(warp::ALL, low), warp::reduce_max(warp::ALL, high));
+            if thread::lane() == 0 {
+                self.tally.set(Self::EXTREMES, low);
+                self.tally.set(Self::EXTREMES + 1, high);
+            }
+        }
+        block::sync();
+        (self.tally.get(Self::EXTREMES), self.tally.get(Self::EXTREMES + 1))
     }
 
     #[inline(always)]
@@ -601,66 +705,48 @@ impl Merge for Team {
 
     #[inline(always)]
     fn pick<O: BinOrder>(&self, bins: Bins, wanted: u32) -> Pick {
-        let Self { words, sums, .. } = *self;
+        let Self { tally, words, sums, .. } = *self;
         let log2_size = cluster::size().ilog2();
         block::sync();
         // Where the block has its share of what is wanted; all the blocks' wanted one cannot be far, if the row is
         // mixed well.
-        let place = bins.accumulate::<O>(part(wanted), sums);
+        let place = bins.accumulate::<O>(part(wanted), sums, tally.part(Self::OUTLINE, bins::STRETCHES));
         words.set(thread::index(), 0);
         cluster::sync_own();
         // How many elements the first places have together is read from all blocks for so many numbers of places at
         // once: a warp reads from one block, neighbouring words in one access.
-        let probes = THREADS >> log2_size;
-        let rank = thread::warp() & (cluster::size() - 1);
-        let probe = (thread::warp() >> log2_size) * warp::SIZE + opaque(thread::lane());
-        // The first `low` places have fewer than wanted, the first `high` have not.
-        let (mut low, mut high) = (0, COUNT);
-        let (mut first, mut step) = ((place + 1).saturating_sub(probes / 2), 1);
+        let mut probes = THREADS >> log2_size;
+        let mut first = (place + 1).saturating_sub(probes / 2);
+        // Where these numbers are added up, and the one before the first of them.
+        let (mut at, mut below) = (Self::NEAR, wanted);
         loop {
-            let places_of = |probe: u32| (first + probe * step).min(COUNT);
-            let places = places_of(probe);
-            if places > 0 {
+            let rank = thread::warp() & (cluster::size() - 1);
+            let probe = (thread::warp() >> log2_size) * warp::SIZE + opaque(thread::lane());
+            let places = (first + probe).min(COUNT);
+            if probe < probes && places > 0 {
                 let count = bins.words().at_rank(rank).get(O::at(places - 1));
-                words.reduce(AtomicOp::Add, probe, count);
+                words.reduce(AtomicOp::Add, at + probe, count);
             }
-            block::sync();
-            let is_enough = |probe: u32| words.get(probe) >= wanted;
-            let thread = opaque(thread::index());
-            // The first probe that is enough, if there is one.
-            if thread < probes && is_enough(thread) && (thread == 0 || !is_enough(thread - 1)) {
-                self.tally.set(Self::FOUND, thread);
-                if thread > 0 {
-                    let above = words.get(thread - 1);
-                    let bin = O::at(places_of(thread) - 1);
-                    bins.note(Pick { bin, above, count: words.get(thread) - above });
+            let Pick { bin: probe, above, count } = self.find(at, probes, below, wanted, bins);
+            if probe < probes || at != Self::NEAR {
+                return Pick { bin: O::at((first + probe).min(COUNT) - 1), above, count };
+            }
+            // Not near: it is somewhere in a stretch of places, by what all blocks have up to the end of each.
+            let rank = thread::warp();
+            if rank < cluster::size() {
+                let outline = tally.at_rank(rank);
+                for i in 0..const { bins::STRETCHES / warp::SIZE } {
+                    let stretch = i * warp::SIZE + opaque(thread::lane());
+                    words.reduce(AtomicOp::Add, Self::FAR + stretch, outline.get(Self::OUTLINE + stretch));
                 }
             }
-            if thread == probes - 1 && !is_enough(thread) {
-                self.tally.set(Self::FOUND, probes);
+            let stretch = self.find(Self::FAR, bins::STRETCHES, 0, wanted, bins);
+            if stretch.bin == bins::STRETCHES {
+                // There are not so many.
+                return Pick { bin: O::at(COUNT - 1), ..stretch };
             }
-            block::sync();
-            let found = self.tally.get(Self::FOUND);
-            if found > 0 && found < probes && step == 1 {
-                return bins.noted();
-            }
-            if found > 0 {
-                low = places_of(found - 1);
-            }
-            if found < probes {
-                high = places_of(found);
-            }
-            first = low;
-            step = (high - low).div_ceil(probes - 1);
-            // What was found and counted has been read.
-            block::sync();
-            if step == 0 {
-                // There are not so many: somebody has written the scores since they were counted, against the promise.
-                // The answer will be wrong, but there will be one.
-                return Pick { bin: O::at(COUNT - 1), above: 0, count: 0 };
-            }
-            words.set(thread, 0);
-            block::sync();
+            (probes, first) = (bins::STRETCH, stretch.bin * bins::STRETCH + 1);
+            (at, below) = (Self::LAST, stretch.above);
         }
     }
 }

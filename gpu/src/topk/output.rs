@@ -102,6 +102,12 @@ impl Counters {
         self.0.get(Self::WINNERS)
     }
 
+    /// The same where they may have been reserved together with ties ([`reserve_few`](Self::reserve_few)).
+    #[inline(always)]
+    pub fn few_winners(self) -> u32 {
+        self.winners() & 0xffff
+    }
+
     /// Ties that were placed, after a block barrier.
     #[inline(always)]
     pub fn ties(self) -> u32 {

@@ -224,7 +224,7 @@ impl Merge for Alone {
 /// Narrows `found` until its range holds one key, or just the elements that are wanted, or at most `enough`.
 ///
 /// The range holds the `wanted`-th largest element of the sources of all blocks that `merge` brings together.
-/// Collective over them; begins with a block barrier, and needs one before it is called again.
+/// Collective over them; begins with a block barrier, and needs one of all of them before the bins are used again.
 #[inline(always)]
 pub fn narrow(
     source: &impl Source,
@@ -253,7 +253,11 @@ pub fn narrow(
         merge.sync();
     }
     // All have come to a barrier since the bins were read.
+    let mut are_read = true;
     while range.first < range.last && above + count != wanted && count > enough {
+        if !are_read {
+            merge.sync();
+        }
         bins.zero();
         block::sync();
         let shift = range.shift();
@@ -263,7 +267,7 @@ pub fn narrow(
         range = KeyRange { last: range.last.min(bin.last), ..bin };
         above += pick.above;
         count = pick.count;
-        merge.sync();
+        are_read = false;
     }
     Narrowed { range, above, count }
 }

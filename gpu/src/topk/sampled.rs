@@ -79,7 +79,7 @@ pub fn select<E: Element>(
 ) -> Outcome {
     let SampledScratch { scratch, list, notes, room } = sampled;
     let is_alone = part.slices == 1;
-    let share = row.vectors().div_ceil(part.slices);
+    let share = row.vectors().div_ceil(part.slices).next_multiple_of(stream::TOGETHER);
     let first = part.number * share;
     let end = row.vectors().min(first + share);
     let stream = Stream::new(row, first, end, room);

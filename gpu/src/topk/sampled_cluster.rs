@@ -70,7 +70,8 @@ pub fn select<E: Element>(
     let Scratch { bins, counters, .. } = scratch;
     let stream = Stream::new(slice.row, slice.first, slice.end, room);
     // On its way while the threshold is found.
-    let passing = guess(slice.row, wanted, scratch, notes, || stream.begin());
+    let passing = guess(slice.row, wanted, scratch, notes, || stream.begin_early());
+    stream.begin_rest();
     bins.zero();
     block::sync();
     let counted = || RangeBins::new(notes.range(), bins);

@@ -6,6 +6,8 @@
 //!
 //! The *place* of a score is its distance from the start of the first vector.
 
+use core::marker::PhantomData;
+
 use dsa_simt::{opaque, thread};
 
 use super::bins::THREADS;
@@ -241,36 +243,83 @@ impl<E: Element> Slice<E> {
     }
 }
 
+/// A thread's share of a slice of which the keys are looked at.
+type KeyShare = Share<SHARE>;
+
+/// Vectors of it: as many scores for every type, for registers are scarce then.
+#[inline(always)]
+const fn key_vectors<E: Element>() -> usize {
+    SHARE / E::PER_WORD as usize
+}
+
+impl KeyShare {
+    /// The keys of score `number` of each word; [`ABSENT`] where there is none before index `end` of the row.
+    #[inline(always)]
+    fn keys<E: Element>(&self, number: u32, end: u32) -> [u32; 4 * SHARE] {
+        let mut keys = [ABSENT; 4 * SHARE];
+        for i in 0..4 * const { key_vectors::<E>() } {
+            let word = i as u32;
+            let place = word / VECTOR_WORDS * E::PER_VECTOR + word % VECTOR_WORDS * E::PER_WORD + number;
+            if index::<E>(self.start, place) < end {
+                keys[i] = key(E::score(self.vectors[i / 4][i % 4], number));
+            }
+        }
+        keys
+    }
+}
+
+/// Such keys with their indices; the share begins at index `start`.
+#[inline(always)]
+fn tile<E: Element>(keys: [u32; 4 * SHARE], start: u32, number: u32) -> Tile<{ 4 * SHARE }> {
+    Tile { keys, start: start.wrapping_add(number), step: E::PER_WORD, stride: THREADS * E::PER_VECTOR }
+}
+
 /// Read from memory at every visit.
 impl<E: Element> Source for Slice<E> {
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
         let Self { row, end, .. } = *self;
-        // As many scores for every type: registers are scarce here.
-        let count = const { SHARE / E::PER_WORD as usize };
+        let count = const { key_vectors::<E>() };
         let mut first = self.first;
         while first < end {
             // Opaque: one counter, not one for each address that follows it.
-            let share = row.share::<SHARE>(opaque(first), end, count);
-            // Score `number` of each word.
+            let share: KeyShare = row.share(opaque(first), end, count);
             for number in 0..E::PER_WORD {
-                let mut keys = [ABSENT; 4 * SHARE];
-                for i in 0..4 * count {
-                    let place = i as u32 / VECTOR_WORDS * E::PER_VECTOR
-                        + i as u32 % VECTOR_WORDS * E::PER_WORD
-                        + number;
-                    if index::<E>(share.start, place) < self.end_index() {
-                        keys[i] = key(E::score(share.vectors[i / 4][i % 4], number));
-                    }
-                }
-                visitor.visit(Tile {
-                    keys,
-                    start: share.start.wrapping_add(number),
-                    step: E::PER_WORD,
-                    stride: THREADS * E::PER_VECTOR,
-                });
+                visitor.visit(tile::<E>(share.keys::<E>(number, self.end_index()), share.start, number));
             }
             first += count as u32 * THREADS;
+        }
+    }
+}
+
+/// The keys of a slice, in registers.
+pub struct Keys<E: Element> {
+    /// Those of the first score of each word, and of the second if a word has two.
+    keys: [[u32; 4 * SHARE]; 2],
+    start: u32,
+    element: PhantomData<E>,
+}
+
+impl<E: Element> Keys<E> {
+    /// Places of the longest slice.
+    pub const MOST_PLACES: u32 = key_vectors::<E>() as u32 * THREADS * E::PER_VECTOR;
+
+    /// Reads the keys of a slice that is not longer.
+    #[inline(always)]
+    pub fn of(slice: Slice<E>) -> Self {
+        let share: KeyShare = slice.row.share(slice.first, slice.end, const { key_vectors::<E>() });
+        let keys = |number| share.keys::<E>(number, slice.end_index());
+        Self { keys: [keys(0), keys(E::PER_WORD - 1)], start: share.start, element: PhantomData }
+    }
+}
+
+impl<E: Element> Source for Keys<E> {
+    #[inline(always)]
+    fn visit(&self, visitor: &mut impl Visitor) {
+        visitor.visit(tile::<E>(self.keys[0], self.start, 0));
+        // Not a loop: registers have no addresses.
+        if const { E::PER_WORD > 1 } {
+            visitor.visit(tile::<E>(self.keys[1], self.start, 1));
         }
     }
 }

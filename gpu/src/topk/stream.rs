@@ -6,7 +6,7 @@
 
 use core::marker::PhantomData;
 
-use dsa_simt::{Carve, Shared, copies, opaque, thread};
+use dsa_simt::{Carve, Shared, copies, opaque, thread, warp};
 
 use super::bins::THREADS;
 use super::element::{Element, VECTOR_WORDS};
@@ -21,6 +21,12 @@ const TILE_WORDS: u32 = TILE * VECTOR_WORDS;
 /// Numbers of tiles that may be on their way or looked at: [`copies::wait`] must know when it is compiled. Two keep the
 /// memory busy with two blocks on a multiprocessor; eight with one block, and while it does something else.
 pub const DEPTHS: [u32; 3] = [1, 2, 8];
+
+/// Tiles of a long slice that are copied while something else is read.
+const EARLY: u32 = 2;
+/// Vectors that a warp copies together: slices have multiples of so many, so that they begin with a line of memory if their
+/// row does.
+pub const TOGETHER: u32 = warp::SIZE;
 
 /// Words of a line of shared memory: what a warp copies then lies in four of them, and not in five.
 const LINE: u32 = 32;
@@ -90,10 +96,37 @@ impl<E: Element> Stream<E> {
     /// Begins to copy the first tiles.
     #[inline(always)]
     pub fn begin(&self) {
+        self.begin_some(0, self.room.vectors());
+    }
+
+    /// Begins to copy as many of the first tiles as the time until they are looked at is for: all there is room for if these
+    /// are the whole slice, otherwise a few, and [`begin_rest`](Self::begin_rest) the others. What is copied before
+    /// something else is read holds that up.
+    #[inline(always)]
+    pub fn begin_early(&self) {
+        self.begin_some(0, self.early());
+    }
+
+    /// Begins to copy those of the first tiles that [`begin_early`](Self::begin_early) has left.
+    #[inline(always)]
+    pub fn begin_rest(&self) {
+        self.begin_some(self.early(), self.room.vectors());
+    }
+
+    /// Vectors that are copied early.
+    #[inline(always)]
+    fn early(&self) -> u32 {
+        let all = self.room.vectors();
+        if self.end.saturating_sub(self.first) > all { all.min(EARLY * TILE) } else { all }
+    }
+
+    /// Begins to copy the tiles that start so many vectors behind the start of the slice, and as many before others.
+    #[inline(always)]
+    fn begin_some(&self, from: u32, to: u32) {
         let tiles = self.tiles();
         let begins_whole = self.first > 0 || self.row.first_place() == 0;
-        let mut copied = 0;
-        while copied < self.room.vectors() {
+        let mut copied = from;
+        while copied < to {
             tiles.copy(copied, copied > 0 || begins_whole);
             copied += TILE;
         }
