@@ -417,7 +417,7 @@ fn finish<E: Element>(
     team.offer(Team::NUMBERS, own);
     let first = || {
         team.receive(Team::NUMBERS);
-        let first = team.sum_of_lower_numbers();
+        let first = team.sum_of_numbers(rank);
         cluster::leave();
         first
     };
@@ -572,16 +572,13 @@ impl Team {
     pub(super) fn before(self, own: u32) -> (u32, u32) {
         self.offer(Self::NUMBERS, own);
         self.receive(Self::NUMBERS);
-        (
-            self.sum_of_lower_numbers(),
-            sum_of_lower(cluster::size(), |rank| self.tally.get(Self::NUMBERS + rank)),
-        )
+        (self.sum_of_numbers(cluster::rank()), self.sum_of_numbers(cluster::size()))
     }
 
-    /// The sum of the numbers of the blocks of lower rank.
+    /// The sum of the numbers of the blocks of lower rank than `rank`. Collective over the warp.
     #[inline(always)]
-    fn sum_of_lower_numbers(self) -> u32 {
-        sum_of_lower(cluster::rank(), |rank| self.tally.get(Self::NUMBERS + rank))
+    fn sum_of_numbers(self, rank: u32) -> u32 {
+        sum_of_lower(rank, |lower| self.tally.get(Self::NUMBERS + lower))
     }
 
     /// Notes how many elements the block has listed, for [`passed`](Self::passed).
