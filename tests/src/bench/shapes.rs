@@ -223,6 +223,8 @@ pub fn mixed() -> Vec<Case> {
         mixed("outlier", outlier),
         mixed("spread", spread(32, 512, MIXED_PITCH)),
         mixed("padded4096", vec![4_096; 64]),
+        // The same rows at their own pitch.
+        Case::even("mixed", 64, 4_096, 2048, Distribution::Normal),
     ]
 }
 
