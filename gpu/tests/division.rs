@@ -27,9 +27,11 @@ fn parts(lengths: &[i32], blocks: u32) -> Vec<(u32, Part)> {
         desk.first(&batch, sums);
         loop {
             block::sync();
-            let Some(part) = desk.part() else { return };
+            if !desk.has_part() {
+                return;
+            }
             if thread::index() == 0 {
-                found.lock().unwrap().push((block::index(), part));
+                found.lock().unwrap().push((block::index(), desk.part()));
             }
             if !desk.has_next(&batch) {
                 return;
@@ -71,18 +73,26 @@ fn slices(lengths: &[i32], blocks: u32) -> Vec<u32> {
 }
 
 #[test]
-fn rows_of_equal_length_share_all_blocks_and_differ_by_one_at_most() {
-    assert_eq!(slices(&[131_072], 264), [16]);
-    assert_eq!(slices(&[131_072; 8], 128), [16; 8]);
-    assert_eq!(slices(&[131_072; 132], 264), [2; 132]);
-    assert_eq!(slices(&[1 << 20], 264), [128]);
-    for (rows, len, blocks) in
-        [(64, 131_072, 264), (133, 131_072, 264), (8, 1 << 20, 132), (3, i32::MAX, 512)]
-    {
-        let found = slices(&vec![len; rows], blocks);
-        let least = blocks / rows as u32;
-        assert!(found.iter().all(|slices| (least..=least + 1).contains(slices)), "{rows} x {len}: {found:?}");
-        assert_eq!(found.iter().sum::<u32>(), blocks, "{rows} x {len}");
+fn rows_of_equal_length_have_equally_many_slices() {
+    let most = |len: i32| len.cast_unsigned().div_ceil(MIN_SLICE);
+    for (rows, len, blocks) in [
+        (1, 131_072, 264),
+        (8, 131_072, 128),
+        (8, 524_288, 132),
+        (64, 131_072, 264),
+        (132, 131_072, 264),
+        (133, 131_072, 264),
+        (3, i32::MAX, 512),
+    ] {
+        let expected = (blocks / rows as u32).min(most(len));
+        assert_eq!(slices(&vec![len; rows], blocks), vec![expected; rows], "{rows} x {len}");
+    }
+}
+
+#[test]
+fn rows_of_different_length_use_all_blocks() {
+    for (lengths, blocks) in [(vec![1 << 20, 1 << 19, 1 << 18], 100), (vec![131_072, 30_000], 7)] {
+        assert_eq!(slices(&lengths, blocks).iter().sum::<u32>(), blocks, "{lengths:?}");
     }
 }
 
@@ -121,7 +131,7 @@ fn short_rows_share_blocks_if_a_long_one_can_use_them() {
     let mut lengths = [4_000; 129];
     assert_eq!((slices(&lengths, 132), most_parts(&lengths, 132)), (vec![1; 129], 1));
     // As many slices as it is worth, or as blocks are left when three short rows share one.
-    for (long, slices, parts) in [(160_000, 20, 2), (1 << 20, 89, 3)] {
+    for (long, slices, parts) in [(160_000, 160_000_u32.div_ceil(MIN_SLICE), 2), (1 << 20, 89, 3)] {
         lengths[77] = long;
         assert_eq!(self::slices(&lengths, 132)[77], slices, "{long}");
         assert_eq!(most_parts(&lengths, 132), parts, "{long}");
@@ -138,7 +148,7 @@ fn short_rows_share_blocks_if_a_long_one_can_use_them() {
 #[test]
 fn rows_that_fit_in_registers_are_never_cut() {
     let limit = RESIDENT_PLACES as i32;
-    assert_eq!(slices(&[limit, limit + 1, 0, -1], 64), [1, 3, 1, 1]);
+    assert_eq!(slices(&[limit, limit + 1, 0, -1], 64), [1, RESIDENT_PLACES / MIN_SLICE + 1, 1, 1]);
 }
 
 #[test]

@@ -503,6 +503,28 @@ macro_rules! instructions {
             root
         }
         #[inline(always)]
+        fn reciprocal(value: f32) -> f32 {
+            let reciprocal: f32;
+            unsafe {
+                asm!(
+                    "rcp.approx.ftz.f32 {}, {};", out(reg32) reciprocal, in(reg32) value,
+                    options(pure, nomem, nostack)
+                )
+            };
+            reciprocal
+        }
+        #[inline(always)]
+        fn truncate(value: f32) -> u32 {
+            let number: u32;
+            unsafe {
+                asm!(
+                    "cvt.rzi.u32.f32 {}, {};", out(reg32) number, in(reg32) value,
+                    options(pure, nomem, nostack)
+                )
+            };
+            number
+        }
+        #[inline(always)]
         fn opaque(value: u32) -> u32 {
             let same: u32;
             unsafe { asm!("mov.u32 {}, {};", out(reg32) same, in(reg32) value, options(nomem, nostack)) };

@@ -13,7 +13,7 @@
 //! | [`copies`] | from device to shared memory, while the thread does other things |
 //! | [`fence`], [`spin_hint`], [`opaque`] | ordering, waiting, a hint |
 //! | [`f32_to_f16`], [`f16_to_f32`], [`half_pair`], [`half_pair_at_least`], [`bf16_pair`], [`bf16_pair_at_least`] | 16-bit numbers |
-//! | [`fma`], [`exp2`], [`log2`], [`rsqrt`] | arithmetic that `core` has not |
+//! | [`fma`], [`exp2`], [`log2`], [`rsqrt`], [`reciprocal`], [`truncate`] | arithmetic that `core` has not, or slower |
 //! | [`kernels!`] | declares entry points and their launch bounds, once for all backends |
 //! | `emu` (not on the GPU) | the emulator: memory, launches, statistics, fault reports |
 //!
@@ -197,6 +197,20 @@ pub fn log2(value: f32) -> f32 {
 #[inline(always)]
 pub fn rsqrt(value: f32) -> f32 {
     Active::rsqrt(value)
+}
+
+/// One over `value`, within 2^-22 relative to it; of a number too small to be normal, infinity. A division takes ten times
+/// the instructions.
+#[inline(always)]
+pub fn reciprocal(value: f32) -> f32 {
+    Active::reciprocal(value)
+}
+
+/// `value as u32`: without its fraction, or the nearest number there is; NaN gives 0. One instruction, where the compiler
+/// adds four for what the hardware does already.
+#[inline(always)]
+pub fn truncate(value: f32) -> u32 {
+    Active::truncate(value)
 }
 
 /// Stops the launch; the host sees an error. For [`panic_handler!`].

@@ -332,6 +332,10 @@ pub trait Machine {
     fn log2(value: f32) -> f32;
     /// One over the square root of `value`, within 2^-22 relative to it.
     fn rsqrt(value: f32) -> f32;
+    /// One over `value`, within 2^-22 relative to it; of a number too small to be normal, infinity.
+    fn reciprocal(value: f32) -> f32;
+    /// `value as u32`: without its fraction, or the nearest number there is; NaN gives 0.
+    fn truncate(value: f32) -> u32;
     /// The value itself, which the optimiser must take for a new one.
     fn opaque(value: u32) -> u32;
     /// Tells the machine that the thread waits for another block: it may run others first.

@@ -62,11 +62,13 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
     desk.first(&batch, scratch.sums);
     loop {
         block::sync();
-        let Some(part) = desk.part() else { return };
-        let outcome = stage(&batch, options, part, desk, memory, scratch, carve);
+        if !desk.has_part() {
+            return;
+        }
+        let outcome = stage(&batch, options, desk, memory, scratch, carve);
         if outcome != Outcome::Done {
             // All anew, so that nothing is held in registers for the rare case.
-            let Part { row, len, .. } = desk.known_part();
+            let Part { row, len, .. } = desk.part();
             complete(&batch, options, row, len, outcome, spare(batch.max_len, carve, scratch), scratch);
         }
         if !desk.has_next(&batch) {
@@ -117,12 +119,12 @@ pub(super) fn complete<E: Element>(
 fn stage<E: Element>(
     batch: &Batch<E>,
     options: Options,
-    part: Part,
     desk: Desk,
     memory: Memory,
     scratch: Scratch,
     mut carve: Carve,
 ) -> Outcome {
+    let part = desk.part();
     let Part { row, len, .. } = part;
     if len <= batch.k {
         write_whole(batch, row, len);
@@ -133,7 +135,7 @@ fn stage<E: Element>(
     if places <= RESIDENT_PLACES {
         let out = || {
             // Read again, and not held in registers until then.
-            let Part { row, len, .. } = desk.known_part();
+            let Part { row, len, .. } = desk.part();
             OutRow::new(batch, row, Scores::new(batch.scores(row, len)))
         };
         if places <= RESIDENT_PLACES / 2 {
@@ -151,7 +153,7 @@ fn stage<E: Element>(
         };
         let shared = || {
             // Read again, and not held in registers until then.
-            let part = desk.known_part();
+            let part = desk.part();
             // SAFETY: there are several slices, so that there are more blocks than rows, and state and workspace have
             // room for each of the rows.
             unsafe {

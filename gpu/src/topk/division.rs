@@ -7,7 +7,7 @@
 //! rows share blocks if there are long ones. Every block computes the same division from the same lengths, by one prefix
 //! sum over the rows; nothing is communicated.
 
-use dsa_simt::{Carve, Shared, block, opaque, thread};
+use dsa_simt::{Carve, Shared, block, opaque, reciprocal, thread, truncate};
 
 use super::bins::THREADS;
 use super::element::Element;
@@ -36,12 +36,12 @@ pub struct Desk(Shared<u32>);
 const NOTHING: u32 = u32::MAX;
 /// Most short rows of a block of a batch that has long ones, too: most parts on a desk.
 pub const SHORT_ROWS: u32 = 3;
-/// Words of a part, rounded up to 16 bytes.
-const PART: u32 = 4;
+/// Words of a part.
+const PART: u32 = 3;
 
 impl Desk {
     /// Words of shared memory that [`Desk::carve`] takes, a multiple of 4.
-    pub const WORDS: u32 = SHORT_ROWS * PART;
+    pub const WORDS: u32 = (SHORT_ROWS * PART).next_multiple_of(4);
 
     /// Takes its room from `carve`.
     ///
@@ -59,7 +59,11 @@ impl Desk {
         const { assert!(MAX_SLICES <= u16::MAX as u32) };
         let packed = part.number | part.slices << u16::BITS;
         // Opaque: the address is computed here, and not held in a register from the first part to the next.
-        self.0.set4(opaque(PART * place), [part.row, part.len, packed, 0]);
+        let start = opaque(PART * place);
+        // Not at once: four registers in a row cost others that are wanted.
+        self.0.set(start, part.row);
+        self.0.set(start + 1, part.len);
+        self.0.set(start + 2, packed);
     }
 
     /// Puts a row on the desk that the block works on alone.
@@ -76,17 +80,16 @@ impl Desk {
         }
     }
 
-    /// The block's part, if there is one; after a block barrier.
+    /// Whether the block has a part; after a block barrier.
     #[inline(always)]
-    pub fn part(self) -> Option<Part> {
-        let part = self.known_part();
-        if part.row == NOTHING { None } else { Some(part) }
+    pub fn has_part(self) -> bool {
+        self.0.get(0) != NOTHING
     }
 
-    /// The block's part, of which [`part`](Self::part) has said that there is one.
+    /// The block's part, of which there is one.
     #[inline(always)]
-    pub fn known_part(self) -> Part {
-        let [row, len, packed, _] = self.0.get4(0);
+    pub fn part(self) -> Part {
+        let [row, len, packed] = [0, 1, 2].map(|word| self.0.get(word));
         Part { row, len, number: packed & 0xffff, slices: packed >> u16::BITS }
     }
 
@@ -102,13 +105,16 @@ impl Desk {
     pub fn first<E: Element>(self, batch: &Batch<E>, sums: Sums) {
         let blocks = block::count();
         let divided = batch.rows < blocks && Self::may_divide(batch);
-        // A row to a thread, if there are fewer of them than blocks, of which there are at most as many as threads.
-        let row = if divided { opaque(thread::index()) } else { block::index() };
-        // Of the last row, if there is none of that number: without a branch.
-        let len = batch.len(row.min(batch.rows - 1));
         if divided && batch.rows > 1 {
-            self.divide(row, len, batch.rows, sums);
-        } else if thread::index() == 0 {
+            if thread::index() == 0 {
+                self.clear(0);
+            }
+            self.divide(batch, sums);
+            return;
+        }
+        if thread::index() == 0 {
+            let row = if divided { 0 } else { block::index() };
+            let len = batch.len(row.min(batch.rows - 1));
             let (number, slices) =
                 if divided { (block::index(), pieces(len).clamp(1, blocks)) } else { (0, 1) };
             let row = if row < batch.rows && number < slices { row } else { NOTHING };
@@ -141,46 +147,68 @@ impl Desk {
             self.put_row(0, row, batch.len(row));
         } else {
             for place in 1..SHORT_ROWS {
-                self.0.set4(PART * (place - 1), self.0.get4(PART * place));
+                for word in 0..PART {
+                    self.0.set(PART * (place - 1) + word, self.0.get(PART * place + word));
+                }
             }
             self.clear(SHORT_ROWS - 1);
         }
     }
 
-    /// Divides the blocks among fewer rows, of which each thread has one, if there are enough.
+    /// Divides the blocks among several, but fewer rows; the desk is clear. Collective over the block.
     #[inline(always)]
-    fn divide(self, row: u32, len: u32, rows: u32, sums: Sums) {
-        let (blocks, own_block) = (block::count(), opaque(block::index()));
-        if thread::index() == 0 {
-            self.clear(0);
-        }
-        let own = if row < rows { pieces(len).min(MOST_PIECES) } else { 0 };
-        let is_short = row < rows && own == 0;
-        // With a block barrier, after which the desk is clear. Both sums in one.
+    fn divide<E: Element>(self, batch: &Batch<E>, sums: Sums) {
+        // A row to a thread: there are at most as many blocks as threads. Warps that have none leave the others alone.
+        let has_rows = thread::index() - thread::lane() < batch.rows;
+        let (row, rows) = (opaque(thread::index()), batch.rows);
+        // The length, the pieces, and whether it is short; of the last row, if there is none of that number: without a branch.
+        let own_row = || {
+            let len = batch.len(row.min(rows - 1));
+            let own = if row < rows { pieces(len).min(MOST_PIECES) } else { 0 };
+            (len, own, row < rows && own == 0)
+        };
+        // Both sums in one.
         const { assert!(THREADS < 1 << (u32::BITS - PIECES_BITS)) };
+        let mut counts = 0;
+        if has_rows {
+            let (_, own, is_short) = own_row();
+            counts = own | u32::from(is_short) << PIECES_BITS;
+        }
+        let in_warp = sums.offer([counts]);
+        // After it the desk is clear, too.
+        block::sync();
+        let ([before], [total]) = sums.complete(in_warp);
+        if !has_rows {
+            return;
+        }
+        // Read again, and not held in registers.
+        let (len, own, is_short) = own_row();
+        let (blocks, own_block) = (block::count(), opaque(block::index()));
         let unpacked = |sum: u32| (sum & ((1 << PIECES_BITS) - 1), sum >> PIECES_BITS);
-        let ([before], [total]) = sums.before([own | u32::from(is_short) << PIECES_BITS]);
         let ((before, shorter), (all, short)) = (unpacked(before), unpacked(total));
         // As many blocks to the long rows as they can use, if there are so many when the short ones share.
         let for_long = all.min(blocks - short.div_ceil(SHORT_ROWS));
         let for_short = blocks - for_long;
-        let round = u32::from(shorter >= for_short) + u32::from(shorter >= 2 * for_short);
-        if is_short && for_long + shorter - round * for_short == own_block {
-            self.put_row(round, row, len);
-        }
-        if own == 0 {
-            return;
-        }
-        // One block to each long row, and of the others those between the shares of the rows before it and the shares
-        // of the rows up to it: one sum says where a row's blocks begin and end. Rounded so that the last one ends with the
-        // last block: far fewer than 2^20 are shared.
-        let extra = (for_long - (rows - short)) as f32 * (1.0 + 1.0 / (1 << 20) as f32) / all as f32;
-        let shared = |pieces: u32| (pieces as f32 * extra) as u32;
-        let first = row - shorter + shared(before);
-        let slices = (1 + shared(before + own) - shared(before)).min(own);
-        let number = own_block.wrapping_sub(first);
-        if number < slices {
-            self.put(0, Part { row, len, number, slices });
+        let (place, part) = if own == 0 {
+            let round = u32::from(shorter >= for_short) + u32::from(shorter >= 2 * for_short);
+            let is_own = is_short && for_long + shorter - round * for_short == own_block;
+            (round, is_own.then_some((0, 1)))
+        } else {
+            // One block to each long row, and of the others those between the shares of the rows before it and the shares of
+            // the rows up to it: one sum says where a row's blocks begin and end. Rounded so that the last one ends with the
+            // last block: far fewer than 2^20 are shared.
+            let long = rows - short;
+            let extra = (for_long - long) as f32 * (1.0 + 1.0 / (1 << 20) as f32) * reciprocal(all as f32);
+            let shared = |pieces: u32| truncate(pieces as f32 * extra);
+            let first = row - shorter + shared(before);
+            // Rows of equal length have equally many: one that had more would have to wait for the others anyway.
+            let more = if own * long == all { shared(own) } else { u32::MAX };
+            let slices = 1 + more.min(shared(before + own) - shared(before)).min(own - 1);
+            let number = own_block.wrapping_sub(first);
+            (0, (number < slices).then_some((number, slices)))
+        };
+        if let Some((number, slices)) = part {
+            self.put(place, Part { row, len, number, slices });
         }
     }
 }

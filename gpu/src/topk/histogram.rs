@@ -149,9 +149,11 @@ fn cross(value: u32, wanted: u32) -> (u32, u32) {
 pub fn inclusive_sum(value: u32) -> u32 {
     let mut sum = value;
     let mut distance = 1;
+    // Opaque: compared here, and not held, as five predicates, from the start of the kernel on.
+    let lane = opaque(thread::lane());
     while distance < warp::SIZE {
         let below = warp::shuffle_up(warp::ALL, sum, distance);
-        if thread::lane() >= distance {
+        if lane >= distance {
             sum += below;
         }
         distance *= 2;

@@ -17,7 +17,7 @@
 //! The ideas (a counted proof, the last block to arrive finishes) are those of threshold-based selection and
 //! of the classic single-pass reduction.
 
-use dsa_simt::{AtomicOp, Carve, Shared, block, grid, half_pair, opaque, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Shared, block, grid, half_pair, opaque, reciprocal, thread, truncate, warp};
 
 use super::bins::{SignMagnitude, THREADS};
 use super::division::Part;
@@ -35,10 +35,14 @@ use super::stream::{self, Room, Stream};
 use super::{Options, ascending};
 
 /// Sampled elements that are expected to be among the k largest, at least.
-const EXPECTED: u64 = 16;
+const EXPECTED: f32 = 16.0;
 /// The same for large k, where less slack is affordable: [`CAPACITY`] is not much more than k.
-const EXPECTED_LARGE_K: u64 = 160;
+const EXPECTED_LARGE_K: f32 = 160.0;
 const LARGE_K: u32 = 2048;
+/// A sample is doubled once if fewer than so many times those are expected: the second vector of a sector costs little, and
+/// less passes.
+const WORTH_A_PAIR: f32 = 8.0;
+const MANTISSA_BITS: u32 = f32::MANTISSA_DIGITS - 1;
 /// A block alone counts what it lists at once, if its row has so many elements: then the memory is what is waited for.
 /// Of shorter rows more passes in each tile, which is counted when all is listed.
 const COUNTED_AT_ONCE: u32 = 1 << 16;
@@ -79,7 +83,7 @@ pub fn select<E: Element>(
 ) -> Outcome {
     let SampledScratch { scratch, list, notes, room } = sampled;
     let is_alone = part.slices == 1;
-    let share = row.vectors().div_ceil(part.slices).next_multiple_of(stream::TOGETHER);
+    let share = stream::share(row.vectors(), part.slices);
     let first = part.number * share;
     let end = row.vectors().min(first + share);
     let stream = Stream::new(row, first, end, room);
@@ -247,11 +251,12 @@ impl Spread {
     pub fn of(len: u32, vectors: u32, per_vector: u32, wanted: u32, address: u32) -> Self {
         let round = THREADS * per_vector;
         let expected = if wanted > LARGE_K { EXPECTED_LARGE_K } else { EXPECTED };
-        // The least that makes the sample large enough, but for rows that are too short for that. Powers of two: a
-        // division would take longer.
-        let (least, needed) = (u64::from(wanted) * u64::from(round), expected * u64::from(len));
-        let larger = least.leading_zeros().saturating_sub(needed.leading_zeros());
-        let enough = larger + u32::from(least << larger < needed);
+        // The least that makes the sample large enough, but for rows that are too short for that. Powers of two: the
+        // exponents say how often, and the bits behind them whether once more.
+        let (least, needed) = ((wanted * round) as f32, expected * len as f32);
+        let larger = needed.to_bits().wrapping_sub(least.to_bits()).cast_signed();
+        let enough = ((larger + ((1 << MANTISSA_BITS) - 1)) >> MANTISSA_BITS).max(0).cast_unsigned();
+        let enough = enough.max(u32::from(WORTH_A_PAIR * needed > least));
         let doubled = enough.min((len / (8 * round)).max(1).ilog2());
         // Neither the first nor the last vector: they may be partial.
         let stretch = ((vectors - 2) / THREADS) >> doubled.saturating_sub(1);
@@ -267,13 +272,25 @@ impl Spread {
     /// The vector of the row that is sampled vector `number`.
     #[inline(always)]
     pub fn vector(self, number: u32) -> u32 {
+        self.first_of(number % THREADS) + number / THREADS * self.round()
+    }
+
+    /// The first of a thread's vectors.
+    #[inline(always)]
+    fn first_of(self, thread: u32) -> u32 {
         let Self { doubled, stretch, odd } = self;
         let pairs = doubled.min(1);
-        let place = number >> pairs;
+        let place = thread >> pairs;
         // A pair may begin one vector later, and ends another one later.
         let within = u64::from(place.wrapping_mul(0x9e37_79b9)) * u64::from(stretch - 2 * pairs);
         let vector = 1 + place * stretch + (within >> 32) as u32;
-        vector + ((vector + odd) % 2 + number % 2) * pairs
+        vector + ((vector + odd) % 2 + thread % 2) * pairs
+    }
+
+    /// How far apart the vectors of a thread are: as far as those of a round of all threads reach.
+    #[inline(always)]
+    fn round(self) -> u32 {
+        (THREADS >> self.doubled.min(1)) * self.stretch
     }
 }
 
@@ -287,7 +304,7 @@ impl<E: Element> Sample<E> {
     #[inline(always)]
     fn of(row: Scores<E>, wanted: u32) -> Self {
         let address = E::address(row.array()) as u32;
-        Self { row, spread: Spread::of(row.len(), row.vectors(), E::PER_VECTOR, wanted, address) }
+        Self { row, spread: Spread::of(row.len(), row.vectors(), E::PER_VECTOR, opaque(wanted), address) }
     }
 
     /// The rank in the sample that, all but certainly, `wanted` elements of the row are above or at.
@@ -296,11 +313,11 @@ impl<E: Element> Sample<E> {
         let round = THREADS * E::PER_VECTOR;
         // Opaque, or this is done ahead of all rows and holds a register. Both sides of the fraction are divided by
         // how often the sample was doubled: 32 bits are enough.
-        let expected = (opaque(wanted) * round).div_ceil((self.row.len() >> self.spread.doubled).max(1)) + 1;
-        let expected = expected as f32;
+        let each = reciprocal((self.row.len() >> self.spread.doubled).max(1) as f32);
+        let expected = (opaque(wanted) * round) as f32 * each + 2.0;
         // Half the exponent is a square root, 6 % too large at most; 3.5 standard deviations.
         let root = f32::from_bits((expected.to_bits() + (127 << 23)) >> 1);
-        ((expected + 3.5 * root) as u32 + 2).min(round << self.spread.doubled)
+        (truncate(expected + 3.5 * root) + 2).min(round << self.spread.doubled)
     }
 
     /// Calls `f` with the scores of the thread's vectors, four at a time; reads several vectors at once. Calls
@@ -308,6 +325,7 @@ impl<E: Element> Sample<E> {
     #[inline(always)]
     fn for_each_four_quickly(&self, meanwhile: impl Fn(), mut f: impl FnMut([f32; 4])) {
         let at_once = const { 4 / E::PER_WORD as usize };
+        let (own, distance) = (self.spread.first_of(thread::index()), self.spread.round());
         let mut first = 0;
         // The same for all threads: their numbers follow each other, and there are whole rounds of them.
         while first < self.spread.vectors() {
@@ -316,8 +334,7 @@ impl<E: Element> Sample<E> {
                 let round = first + i as u32 * THREADS;
                 if round < self.spread.vectors() {
                     // Opaque: read before what is done meanwhile begins.
-                    vectors[i] =
-                        self.row.vector(self.spread.vector(round + opaque(thread::index()))).map(opaque);
+                    vectors[i] = self.row.vector(own + round / THREADS * distance).map(opaque);
                 }
             }
             if first == 0 {

@@ -6,7 +6,7 @@
 
 use core::marker::PhantomData;
 
-use dsa_simt::{Carve, Shared, copies, opaque, thread, warp};
+use dsa_simt::{Carve, Shared, copies, opaque, reciprocal, thread, truncate, warp};
 
 use super::bins::THREADS;
 use super::element::{Element, VECTOR_WORDS};
@@ -76,6 +76,15 @@ impl Room {
     }
 }
 
+/// Vectors of each of `slices` slices of a row of `vectors`, but for the last ones, which may have fewer: a multiple of
+/// [`TOGETHER`].
+#[inline(always)]
+pub fn share(vectors: u32, slices: u32) -> u32 {
+    // An integer division would take longer. Too large by 2^-20, so that it is not too small for all the rounding.
+    let quotient = truncate(vectors as f32 * reciprocal(slices as f32) * (1.0 + 1.0 / (1 << 20) as f32));
+    (quotient + u32::from(quotient * slices < vectors)).next_multiple_of(TOGETHER)
+}
+
 /// A slice whose first tiles are on their way.
 #[derive(Clone, Copy)]
 pub struct Stream<E: Element> {
@@ -126,8 +135,21 @@ impl<E: Element> Stream<E> {
         let tiles = self.tiles();
         let begins_whole = self.first > 0 || self.row.first_place() == 0;
         let mut copied = from;
-        while copied < to {
+        if begins_whole {
+            let whole = (tiles.whole_vectors & !(TILE - 1)).min(to);
+            while copied < whole {
+                tiles.copy_whole(copied);
+                copies::group();
+                copied += TILE;
+            }
+        }
+        while copied < to.min(tiles.vectors) {
             tiles.copy(copied, copied > 0 || begins_whole);
+            copied += TILE;
+        }
+        // Nothing, but it is waited for by number.
+        while copied < to {
+            copies::group();
             copied += TILE;
         }
     }
@@ -239,8 +261,19 @@ impl<E: Element> Tiles<E> {
         self.done += TILE;
     }
 
-    /// Begins to copy the tile that starts so many vectors behind the start of the slice, and does not start before the
-    /// row if it `begins_whole`.
+    /// Begins to copy the tile that starts so many vectors behind the start of the slice, all of which lie in the row.
+    #[inline(always)]
+    fn copy_whole(&self, tile: u32) {
+        let Self { row, room: Room(room), .. } = *self;
+        let (start, place) = (self.start(tile), self.place(tile));
+        for v in 0..SHARE as u32 {
+            // No index wraps here: one address, and distances from it.
+            let index = start as usize + (v * THREADS * E::PER_VECTOR) as usize;
+            E::copy_vector(row.array(), index, room, place + v * (THREADS * VECTOR_WORDS));
+        }
+    }
+
+    /// The same for any tile, one that may not start before the row if it `begins_whole`; a group of copies.
     #[inline(always)]
     fn copy(&self, tile: u32, begins_whole: bool) {
         let Self { row, room: Room(room), vectors, whole_vectors, .. } = *self;
@@ -249,11 +282,7 @@ impl<E: Element> Tiles<E> {
         let place_of = |v: u32| place + v * (THREADS * VECTOR_WORDS);
         // The same for all threads.
         if begins_whole && tile + TILE <= whole_vectors {
-            for v in 0..SHARE as u32 {
-                // No index wraps here: one address, and distances from it.
-                let index = start as usize + (v * THREADS * E::PER_VECTOR) as usize;
-                E::copy_vector(row.array(), index, room, place_of(v));
-            }
+            self.copy_whole(tile);
         } else if tile < vectors {
             let own = tile + opaque(thread::index());
             for v in 0..SHARE as u32 {

@@ -375,6 +375,14 @@ impl Machine for Emulator {
     fn rsqrt(value: f32) -> f32 {
         1.0 / value.sqrt()
     }
+    #[inline]
+    fn reciprocal(value: f32) -> f32 {
+        1.0 / if value.is_subnormal() { 0.0_f32.copysign(value) } else { value }
+    }
+    #[inline]
+    fn truncate(value: f32) -> u32 {
+        value as u32
+    }
 
     fn f32_to_f16(value: f32) -> u16 {
         // The hardware has one NaN.
