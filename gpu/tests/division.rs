@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use dsa_kernels_gpu::topk::bins::THREADS;
 use dsa_kernels_gpu::topk::division::{Desk, Part};
 use dsa_kernels_gpu::topk::prefix::Sums;
+use dsa_kernels_gpu::topk::stream::{self, TOGETHER};
 use dsa_kernels_gpu::topk::{MIN_SLICE, RESIDENT_PLACES};
 use dsa_simt::emu::{Launch, Memory, run_closure};
 use dsa_simt::{Carve, block, thread};
@@ -101,6 +102,28 @@ fn batches() -> impl Strategy<Value = (u32, Vec<i32>)> {
     let length = prop_oneof![0..3_000, 0..40_000, 0..300_000, 0..20_000_000, 0..=i32::MAX];
     (3..200_u32)
         .prop_flat_map(move |blocks| (Just(blocks), collection::vec(length.clone(), 2..blocks as usize)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn slices_of_a_row_reach_its_end_and_are_not_much_longer_than_that((vectors, slices) in vectors_and_slices()) {
+        let share = stream::share(vectors, slices);
+        prop_assert!(share.is_multiple_of(TOGETHER), "{share}");
+        prop_assert!(u64::from(share) * u64::from(slices) >= u64::from(vectors), "{share} is too few");
+        let least = vectors.div_ceil(slices);
+        prop_assert!(share < least + (least >> 18) + TOGETHER + 1, "{share} where {least} is enough");
+    }
+}
+
+/// Vectors of a row and slices of it, at and around multiples, too.
+fn vectors_and_slices() -> impl Strategy<Value = (u32, u32)> {
+    (1..=512_u32).prop_flat_map(|slices| {
+        let most = 1 << 29;
+        let multiple = (1..most / slices).prop_flat_map(move |share| share * slices - 1..=share * slices + 1);
+        (prop_oneof![1..100_000_u32, 1..most, multiple], Just(slices))
+    })
 }
 
 proptest! {

@@ -78,7 +78,7 @@ pub const MAX_K: u32 = 4096;
 pub const RESIDENT_MAX_LEN: u32 = RESIDENT_PLACES - 7;
 /// Elements of the vectors that a block keeps in registers.
 pub const RESIDENT_PLACES: u32 = 16_384;
-/// A row has at most one slice for each so many elements: a tile of four vectors for each thread, if they are f32.
+/// A row has at most one slice for each so many elements: a tile of two vectors for each thread, if they are f32.
 pub const MIN_SLICE: u32 = 4096;
 
 /// What an output row is like, beyond being right.

@@ -2,7 +2,7 @@
 //! selected from the list and proven by its length.
 //!
 //! 1. A sample of 2,048 elements or more, spread over the row, gives a threshold that somewhat more
-//!    than k elements pass: about 1.5 to 2 k for k from 512 to 2,048.
+//!    than k elements pass: about 1.3 to 2 k for k from 512 to 2,048.
 //! 2. The row is read once ([`stream`]), by one block or in slices by several, all with the same
 //!    threshold because all take the same sample. What passes is listed: in shared memory by a block alone, in
 //!    the workspace by several ([`slab`](super::slab)).
