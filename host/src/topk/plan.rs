@@ -457,8 +457,9 @@ mod tests {
     fn rows_are_cut_into_as_many_slices_as_the_device_has_room_for() {
         let plan = plan(Limits { path: Path::Sampled, ..limits() }).unwrap();
         for (rows, slices, grid) in [
-            (1, 16, 16),
-            (8, 16, 128),
+            (1, 32, 32),
+            (4, 32, 128),
+            (8, 16, 132),
             (16, 8, 132),
             (64, 2, 132),
             (132, 1, 132),
