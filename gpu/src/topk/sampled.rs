@@ -312,7 +312,7 @@ impl<E: Element> Sample<E> {
     fn rank(&self, wanted: u32) -> u32 {
         let round = THREADS * E::PER_VECTOR;
         // Opaque, or this is done ahead of all rows and holds a register. Both sides of the fraction are divided by
-        // how often the sample was doubled: 32 bits are enough.
+        // how often the sample was doubled. A little more than there are: at least the quotient rounded up and one.
         let each = reciprocal((self.row.len() >> self.spread.doubled).max(1) as f32);
         let expected = (opaque(wanted) * round) as f32 * each + 2.0;
         // Half the exponent is a square root, 6 % too large at most; 3.5 standard deviations.
