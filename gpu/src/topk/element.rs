@@ -23,6 +23,9 @@ pub trait Element: Copy {
     const PER_VECTOR: u32 = VECTOR_WORDS * Self::PER_WORD;
     /// A word of NaN, which no comparison selects.
     const NO_SCORES: u32;
+    /// The [keys](super::key) of different scores are at least so far apart: those of 16 bits end with as many bits that are
+    /// all the same as an f32 has more of a fraction.
+    const KEY_STEP: u32;
 
     /// The `len` scores at `start`.
     ///
@@ -66,6 +69,7 @@ impl Element for F32 {
     type Array = Global<f32>;
     const PER_WORD: u32 = 1;
     const NO_SCORES: u32 = 0x7fc0_0000;
+    const KEY_STEP: u32 = 1;
 
     #[inline(always)]
     unsafe fn array(start: *const f32, len: usize) -> Global<f32> {
@@ -146,6 +150,7 @@ pub fn bits_of_pairs(pairs: u32) -> u32 {
 macro_rules! sixteen_bits {
     (
         $(#[doc = $doc:expr])* $name:ident, nan = $nan:literal, negative_infinity = $lowest:literal,
+        fraction = $fraction:literal,
         score($word:ident, $number:ident) = $score:expr,
         nearest($value:ident) = $nearest:expr,
         pair_at_least = $pair_at_least:path
@@ -159,6 +164,7 @@ macro_rules! sixteen_bits {
             type Array = Halves;
             const PER_WORD: u32 = 2;
             const NO_SCORES: u32 = $nan * 0x1_0001;
+            const KEY_STEP: u32 = 1 << (f32::MANTISSA_DIGITS - 1 - $fraction);
 
             #[inline(always)]
             unsafe fn array(start: *const u16, len: usize) -> Halves {
@@ -229,7 +235,7 @@ macro_rules! sixteen_bits {
 
 sixteen_bits! {
     /// IEEE half precision.
-    F16, nan = 0x7e00, negative_infinity = 0xfc00,
+    F16, nan = 0x7e00, negative_infinity = 0xfc00, fraction = 10,
     score(word, number) = f16_to_f32((word >> (16 * number)) as u16),
     nearest(value) = u32::from(f32_to_f16(value)),
     pair_at_least = half_pair_at_least
@@ -237,7 +243,7 @@ sixteen_bits! {
 
 sixteen_bits! {
     /// The upper half of an f32.
-    Bf16, nan = 0x7fc0, negative_infinity = 0xff80,
+    Bf16, nan = 0x7fc0, negative_infinity = 0xff80, fraction = 7,
     score(word, number) = f32::from_bits(if number == 0 { word << 16 } else { word & 0xffff_0000 }),
     nearest(value) = bf16_pair(value, 0.0) & 0xffff,
     pair_at_least = bf16_pair_at_least
@@ -245,6 +251,7 @@ sixteen_bits! {
 
 #[cfg(test)]
 mod tests {
+    use super::super::key::key;
     use super::*;
 
     /// All numbers of 16 bits beside a bound at, just below and just above each of them.
@@ -284,6 +291,22 @@ mod tests {
                 assert_eq!(bits >> i & 1 != 0, element >= score, "{element} beside {score}");
             }
         }
+    }
+
+    /// Different scores of 16 bits have keys that are as far apart as is promised, and no farther.
+    fn keys_are_a_step_apart<E: Element>() {
+        let scores = (0..=0xffff).map(|bits| E::score(bits, 0)).filter(|score| !score.is_nan());
+        let mut keys: Vec<u32> = scores.map(key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let least = keys.windows(2).map(|pair| pair[1] - pair[0]).min();
+        assert_eq!(least, Some(E::KEY_STEP));
+    }
+
+    #[test]
+    fn keys_of_different_scores_are_a_step_apart() {
+        keys_are_a_step_apart::<F16>();
+        keys_are_a_step_apart::<Bf16>();
     }
 
     #[test]

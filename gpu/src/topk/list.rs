@@ -3,7 +3,7 @@
 use dsa_simt::{Carve, Shared, block, opaque, thread};
 
 use super::bins::{self, Ascending, Bins, THREADS};
-use super::candidates::Candidates;
+use super::element::Element;
 use super::key::{ABSENT, key, number_key};
 use super::output::{Counters, Staged, lowest_bit};
 use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch};
@@ -120,24 +120,51 @@ impl Listed {
     /// spread like that and the bin of the k-th largest is crowded, it is noted, and nothing is staged:
     /// [`refine::select`](super::refine::select) is the caller's part.
     ///
+    /// If the bin has room for one score only, of scores of 16 bits, its elements are equal: where `will_any_do`, as many as
+    /// are wanted are staged, and nothing is ranked.
+    ///
     /// The counters are zero. Collective over the block, after a block barrier; needs one before what is staged
     /// is read.
     #[inline(always)]
-    pub fn select(self, counted: RangeBins, wanted: u32, scratch: Scratch) -> Outcome {
+    pub fn select<E: Element>(
+        self,
+        counted: RangeBins,
+        wanted: u32,
+        will_any_do: bool,
+        scratch: Scratch,
+    ) -> Outcome {
         let Scratch { bins, counters, ranked, .. } = scratch;
         let pick = bins.pick::<Ascending>(wanted);
         let found = counted.keys(pick.bin);
-        if pick.count > RANKED || pick.bin == bins::COUNT - 1 {
+        let takes_any = will_any_do && found.is_one_score::<E>();
+        if !takes_any && (pick.count > RANKED || pick.bin == bins::COUNT - 1) {
             scratch.note(Narrowed { range: found, above: pick.above, count: pick.count });
             return Outcome::Crowded;
         }
         let staged = scratch.staged();
-        self.place::<SHARE>(found, counters, staged, ranked);
+        let rest = wanted - pick.above;
+        self.place::<SHARE>(found, counters, staged, |number, place| {
+            if !takes_any {
+                let (key, index) = self.get(place);
+                ranked.add(number, key, index);
+            } else if number < rest {
+                staged.set(pick.above + number, self.list.index(place));
+            }
+        });
+        if takes_any {
+            return Outcome::Staged;
+        }
         block::sync();
-        ranked.rank::<THREADS>(pick.count, wanted - pick.above, |rank, index| {
+        ranked.rank::<THREADS>(pick.count, rest, |rank, index| {
             staged.set(pick.above + rank, index);
         });
         Outcome::Staged
+    }
+
+    /// The key at a place, and the index.
+    #[inline(always)]
+    pub fn get(self, place: u32) -> (u32, u32) {
+        (key(self.list.score(place)), self.list.index(place))
     }
 
     /// Counts all elements in `bins`. Collective over the block.
@@ -164,16 +191,16 @@ impl Listed {
         }
     }
 
-    /// Stages the indices of the elements above the keys `found`, and lists those with one of these keys in `listed`,
-    /// as `counters` count them ([`reserve_few`](Counters::reserve_few)); `N` at once in each thread. Collective over the
-    /// block.
+    /// Stages the indices of the elements above the keys `found`, and calls `take` for those with one of these keys, with
+    /// the number of each and its place in this list, as `counters` count them
+    /// ([`reserve_few`](Counters::reserve_few)); `N` at once in each thread. Collective over the block.
     #[inline(always)]
     pub fn place<const N: usize>(
         self,
         found: KeyRange,
         counters: Counters,
         staged: Staged,
-        listed: Candidates,
+        mut take: impl FnMut(u32, u32),
     ) {
         let mut first = 0;
         while first < self.len {
@@ -193,8 +220,7 @@ impl Listed {
             }
             staged.set_reserved(winners, N as u32, position, |i| indices[i as usize]);
             while ties != 0 {
-                let place = place(lowest_bit(ties));
-                listed.add(number, key(self.list.score(place)), self.list.index(place));
+                take(number, place(lowest_bit(ties)));
                 number += 1;
                 ties &= ties - 1;
             }

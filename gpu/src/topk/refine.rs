@@ -9,6 +9,7 @@ use dsa_simt::{AtomicOp, Carve, Shared, block, thread, warp};
 
 use super::bins::{self, Ascending, BinOrder, Bins, THREADS};
 use super::candidates::{self, Candidates};
+use super::element::Element;
 use super::histogram::Pick;
 use super::key::{ABSENT, NAN};
 use super::output::{Counters, Staged};
@@ -29,6 +30,12 @@ impl KeyRange {
     #[inline(always)]
     pub fn shift(self) -> u32 {
         (u32::BITS - (self.last - self.first).leading_zeros()).saturating_sub(bins::BITS)
+    }
+
+    /// Whether it cannot have two different scores of type `E`. So short a range is not looked for where scores are f32.
+    #[inline(always)]
+    pub(super) fn is_one_score<E: Element>(self) -> bool {
+        E::KEY_STEP > 1 && self.last - self.first < E::KEY_STEP
     }
 
     /// What is left of it without so many keys at either end, which are given as complements.

@@ -126,7 +126,7 @@ pub fn select<E: Element>(
     }
     if listed >= wanted && listed <= CAPACITY {
         let listed = list.first(listed);
-        let outcome = listed.select(bins(), wanted, scratch);
+        let outcome = listed.select::<E>(bins(), wanted, options.are_none(), scratch);
         if outcome != Outcome::Crowded {
             return outcome;
         }

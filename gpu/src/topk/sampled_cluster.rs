@@ -94,10 +94,19 @@ pub fn select<E: Element>(
         scratch.note(Narrowed { range: found, above: pick.above, count: pick.count });
         block::sync();
         let listed = list.first(listed);
-        if pick.count <= most_ranked() {
+        let (staged, takes_any) = (team.staged(), will_any_do && found.is_one_score::<E>());
+        if takes_any || pick.count <= most_ranked() {
+            let rest = wanted - pick.above;
             // A block has but a part of them.
-            listed.place::<4>(found, counters, team.staged(), team.listed);
-            return Outcome::Staged;
+            listed.place::<4>(found, counters, staged, |number, place| {
+                let (key, index) = listed.get(place);
+                if !takes_any {
+                    team.listed.add(number, key, index);
+                } else if number < rest {
+                    staged.set(wanted - 1 - number, index);
+                }
+            });
+            return if takes_any { Outcome::EqualApart } else { Outcome::Staged };
         }
         return refine_slice(&listed, slice, wanted, will_any_do, scratch, team);
     }
