@@ -107,13 +107,12 @@ impl Sorter {
         block::sync();
         if len > Bitmap::SPAN && self.memory.len() >= Buckets::WORDS {
             // A thread holds no more than it must.
-            let is_sorted = if count <= HALF * THREADS {
-                self.sort_by_buckets::<{ HALF as usize }>(staged, count, start, len)
+            let is_written = if count <= HALF * THREADS {
+                self.write_by_buckets::<_, { HALF as usize }>(staged, count, (start, len), position, out)
             } else {
-                self.sort_by_buckets::<{ HELD as usize }>(staged, count, start, len)
+                self.write_by_buckets::<_, { HELD as usize }>(staged, count, (start, len), position, out)
             };
-            if is_sorted {
-                out.write(staged, position, count);
+            if is_written {
                 return;
             }
         }
@@ -187,13 +186,20 @@ impl Sorter {
         lowest
     }
 
-    /// Sorts the first `count` staged indices, of which a thread holds up to `N`, unless too many of them share a bucket:
-    /// then it changes nothing and returns `false`.
+    /// [`write`](Self::write) by buckets, of up to `N` indices for each thread, unless too many of them share a bucket: then
+    /// it changes nothing and returns `false`.
     ///
-    /// Collective over the block, after a block barrier; ends with one.
+    /// Collective over the block, after a block barrier; ends with one if it returns `false`.
     #[inline(always)]
-    fn sort_by_buckets<const N: usize>(self, staged: Staged, count: u32, first: u32, len: u32) -> bool {
-        const { assert!(Buckets::MOST < 1 << 8 && Staged::WORDS < 1 << u16::BITS) };
+    fn write_by_buckets<E: Element, const N: usize>(
+        self,
+        staged: Staged,
+        count: u32,
+        (first, len): (u32, u32),
+        position: u32,
+        out: &OutRow<E>,
+    ) -> bool {
+        const { assert!(Buckets::MOST < 1 << u16::BITS && Staged::WORDS < 1 << u16::BITS) };
         let Self { memory, sums } = self;
         let thread = opaque(thread::index());
         let exists = |i: usize| thread + i as u32 * THREADS < count;
@@ -212,7 +218,7 @@ impl Sorter {
                 numbers[i] = memory.atomic(AtomicOp::Add, bucket_of(held[i]), 1);
             }
         }
-        let numbers = bytes(numbers.map(opaque));
+        let numbers = numbers.map(opaque);
         block::sync();
         let [a, b, c, d] = memory.get4(4 * thread);
         if a.max(b).max(c.max(d)) > Buckets::MOST {
@@ -231,34 +237,25 @@ impl Sorter {
             [packed(starts[0], a), packed(starts[1], b), packed(starts[2], c), packed(starts[3], d)];
         memory.set4(4 * thread, buckets);
         block::sync();
-        // The bucket of each index, an empty one where there is none.
-        let mut own = [0_u32; N];
+        let mut places = [0_u32; N];
         for i in 0..N {
             if exists(i) {
-                own[i] = memory.get(bucket_of(held[i]));
+                places[i] = memory.get(bucket_of(held[i])) & 0xffff;
             }
         }
-        let start = |bucket: u32| bucket & 0xffff;
+        let places = places.map(opaque);
         for i in 0..N {
             if exists(i) {
-                staged.set(start(own[i]) + byte(numbers, i), held[i]);
+                staged.set(places[i] + numbers[i], held[i]);
             }
         }
         block::sync();
-        let mut positions = [0; N];
+        // Bucket after bucket, so that a warp writes neighbouring words.
         for of in 0..N / HALF as usize {
-            let ranked = ranked(staged, part(held, of), part(own, of));
-            for i in 0..HALF as usize {
-                positions[of * HALF as usize + i] = ranked[i];
-            }
+            rank_and_write(staged, count, of as u32 * HALF * THREADS, position, out, |index| {
+                memory.get(bucket_of(index))
+            });
         }
-        block::sync();
-        for i in 0..N {
-            if exists(i) {
-                staged.set(positions[i], held[i]);
-            }
-        }
-        block::sync();
         true
     }
 }
@@ -368,21 +365,31 @@ impl Buckets {
     const MOST: u32 = 64;
 }
 
-/// So many of what a thread holds, after `of` others like them.
-#[inline(always)]
-fn part<const N: usize>(held: [u32; N], of: usize) -> [u32; HALF as usize] {
-    let mut part = [0; HALF as usize];
-    for i in 0..HALF as usize {
-        part[i] = held[of * HALF as usize + i];
-    }
-    part
-}
-
-/// The positions of indices when sorted, of each by its rank in its bucket.
+/// Writes what is staged, bucket after bucket, from place `first` on, up to [`HALF`] indices for each thread: of each by its
+/// rank in its bucket. `bucket_of` says where a bucket starts, and in the upper half how many it has.
 ///
 /// One of each bucket at a time, and opaque, so that no load waits for another.
 #[inline(always)]
-fn ranked(staged: Staged, held: [u32; HALF as usize], buckets: [u32; HALF as usize]) -> [u32; HALF as usize] {
+fn rank_and_write<E: Element>(
+    staged: Staged,
+    count: u32,
+    first: u32,
+    position: u32,
+    out: &OutRow<E>,
+    bucket_of: impl Fn(u32) -> u32,
+) {
+    let own = first + opaque(thread::index());
+    let exists = |i: usize| own + i as u32 * THREADS < count;
+    let mut held = [0; HALF as usize];
+    for i in 0..HALF as usize {
+        held[i] = opaque(staged.get((own + i as u32 * THREADS).min(count - 1)));
+    }
+    // An empty one where there is none.
+    let mut buckets = [0; HALF as usize];
+    for i in 0..HALF as usize {
+        let bucket = bucket_of(held[i]);
+        buckets[i] = opaque(if exists(i) { bucket } else { 0 });
+    }
     let mut next = buckets.map(|bucket| bucket & 0xffff);
     let (mut positions, mut ends, mut left) = (next, next, 0);
     for i in 0..HALF as usize {
@@ -404,23 +411,11 @@ fn ranked(staged: Staged, held: [u32; HALF as usize], buckets: [u32; HALF as usi
         }
         left -= 1;
     }
-    positions
-}
-
-/// Numbers of a byte each, four to a word; larger ones count as 255.
-#[inline(always)]
-fn bytes<const N: usize>(numbers: [u32; N]) -> [u32; HELD.div_ceil(4) as usize] {
-    let mut words = [0; HELD.div_ceil(4) as usize];
-    for i in 0..N {
-        words[i / 4] |= numbers[i].min(0xff) << (i % 4 * 8);
+    for i in 0..HALF as usize {
+        if exists(i) {
+            out.put(position + positions[i], held[i]);
+        }
     }
-    words
-}
-
-/// Number `i` of [`bytes`].
-#[inline(always)]
-fn byte(words: [u32; HELD.div_ceil(4) as usize], i: usize) -> u32 {
-    words[i / 4] >> (i % 4 * 8) & 0xff
 }
 
 /// Calls `put` for each bit set in a block's [`Share::bits`](super::scores::Share::bits), with its place when all are

@@ -106,12 +106,12 @@ pub(super) fn complete<E: Element>(
         refine::select(&scores, batch.k, options.lowest_indices(), scratch);
     }
     let out = OutRow::new(batch, row, scores);
-    if options.is_ascending() {
+    if options.sets_order() {
         Sorter { memory, sums: scratch.sums }.write(scratch.staged(), batch.k, (0, len), 0, &out);
-        return;
+    } else {
+        block::sync();
+        out.write(scratch.staged(), 0, batch.k);
     }
-    block::sync();
-    out.write(scratch.staged(), 0, batch.k);
 }
 
 /// Stages the output of the block's part of a row; short rows are written at once. Collective over the block.

@@ -1,8 +1,8 @@
 //! A histogram of 4,096 bins in shared memory, and the bin in which the k-th largest element lies.
 //!
 //! One bin per element and one shared atomic: the hardware merges equal bins of a warp, so that crowded bins
-//! cost no more than spread ones. [`Bins::pick`] takes two block barriers: the warps' sums go to all warps
-//! below with one atomic each, and only the one warp whose bins hold the element looks closer.
+//! cost no more than spread ones. [`Bins::pick`] takes two block barriers: by the warps' sums each thread knows what is
+//! above its bins, and only the one thread whose bins hold the element looks closer.
 //! [`Bins::accumulate`] is for several blocks: with running sums, what is in all bins from any one on is known at once.
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, opaque, thread, warp};
@@ -17,7 +17,7 @@ pub const COUNT: u32 = 1 << BITS;
 /// Bits of a bin's number.
 pub const BITS: u32 = 12;
 /// Words of shared memory that [`Bins::carve`] takes.
-pub const WORDS: u32 = COUNT + NOT_COUNTED + warp::SIZE + PICKED;
+pub const WORDS: u32 = COUNT + NOT_COUNTED + WARPS + PICKED;
 /// Places of a stretch that [`Bins::accumulate`] gives the sum of.
 pub const STRETCH: u32 = 32;
 /// Number of stretches.
@@ -26,6 +26,7 @@ pub const STRETCHES: u32 = COUNT / STRETCH;
 const GROUP: u32 = 4;
 const GROUPS: u32 = COUNT / GROUP;
 const PICKED: u32 = 4;
+const WARPS: u32 = THREADS / warp::SIZE;
 /// A word behind the bins for what is not counted, rounded up to 16 bytes.
 const NOT_COUNTED: u32 = 4;
 
@@ -75,8 +76,8 @@ impl BinOrder for SignMagnitude {
 #[derive(Clone, Copy)]
 pub struct Bins {
     counts: Shared<u32>,
-    /// For each warp, the elements in the bins of the warps before it.
-    before: Shared<u32>,
+    /// For each warp, the elements in its bins.
+    totals: Shared<u32>,
     picked: Shared<u32>,
 }
 
@@ -91,7 +92,7 @@ impl Bins {
         unsafe {
             Self {
                 counts: carve.array(COUNT + NOT_COUNTED),
-                before: carve.array(warp::SIZE),
+                totals: carve.array(WARPS),
                 picked: carve.array(PICKED),
             }
         }
@@ -109,9 +110,6 @@ impl Bins {
         if thread::index() == 0 {
             // The emulator wants it initialised; its value is of no interest.
             self.counts.set(COUNT, 0);
-        }
-        if thread::index() < warp::SIZE {
-            self.before.set(thread::index(), 0);
         }
     }
 
@@ -140,47 +138,37 @@ impl Bins {
     /// after the last count, and [`zero`](Self::zero) before the next one.
     #[inline(always)]
     pub fn pick<O: BinOrder>(self, wanted: u32) -> Pick {
-        const { assert!(GROUPS == 2 * THREADS) };
-        // A warp has 64 groups, a lane one of the upper half and one of the lower.
-        let warp = thread::warp();
-        let group = opaque(thread::lane()) + warp * 2 * warp::SIZE;
-        let (upper_first, upper_ascending) = O::group(group);
-        let (lower_first, lower_ascending) = O::group(group + warp::SIZE);
-        let upper_own = sum(self.counts.get4(upper_first));
-        let lower_own = sum(self.counts.get4(lower_first));
-        let total = warp::reduce_add(warp::ALL, upper_own + lower_own);
-        if thread::lane() > warp {
-            self.before.reduce(AtomicOp::Add, thread::lane(), total);
+        let own_groups = Groups::own();
+        let counts = own_groups.firsts::<O>().map(|first| sum(self.counts.get4(first)));
+        // Before the barrier, where warps wait for each other anyway.
+        let in_warp = inclusive_sum(counts[0] + counts[1]);
+        if thread::lane() == warp::SIZE - 1 {
+            self.totals.set(thread::warp(), in_warp);
         }
         block::sync();
-        let before = self.before.get(warp);
-        if before < wanted && wanted <= before + total {
-            let upper_total = warp::reduce_add(warp::ALL, upper_own);
-            let in_upper = wanted <= before + upper_total;
-            let before = if in_upper { before } else { before + upper_total };
-            let own = if in_upper { upper_own } else { lower_own };
-            let through = before + inclusive_sum(own);
-            if through >= wanted && through - own < wanted {
-                let first = if in_upper { upper_first } else { lower_first };
-                // Read again by this one thread, instead of held by all of them.
-                let [a, b, c, d] = self.counts.get4(opaque(first));
-                let ascending = if in_upper { upper_ascending } else { lower_ascending };
-                // From the highest elements down.
-                let [a, b, c, d] = if ascending { [d, c, b, a] } else { [a, b, c, d] };
-                let mut above = through - own;
-                let (mut place, mut count) = (0, a);
-                if above + count < wanted {
-                    (above, place, count) = (above + a, 1, b);
-                }
-                if above + count < wanted {
-                    (above, place, count) = (above + b, 2, c);
-                }
-                if above + count < wanted {
-                    (above, place, count) = (above + c, 3, d);
-                }
-                let bin = if ascending { first + GROUP - 1 - place } else { first + place };
-                self.note(Pick { bin, above, count });
+        let (lane, warp) = (thread::lane(), opaque(thread::warp()));
+        let lower = if lane < warp { self.totals.get(lane) } else { 0 };
+        let through = warp::reduce_add(warp::ALL, lower) + in_warp;
+        let above = through - (counts[0] + counts[1]);
+        if through >= wanted && above < wanted {
+            let [higher, _] = own_groups.in_order(counts);
+            let in_higher = above + higher >= wanted;
+            let mut above = if in_higher { above } else { above + higher };
+            let (first, ascending) = O::group(own_groups.first + u32::from(!in_higher));
+            // Read again by this one thread, instead of held by all of them.
+            let [a, b, c, d] = descending(self.counts.get4(opaque(first)), ascending);
+            let (mut place, mut count) = (0, a);
+            if above + count < wanted {
+                (above, place, count) = (above + a, 1, b);
             }
+            if above + count < wanted {
+                (above, place, count) = (above + b, 2, c);
+            }
+            if above + count < wanted {
+                (above, place, count) = (above + c, 3, d);
+            }
+            let bin = if ascending { first + GROUP - 1 - place } else { first + place };
+            self.note(Pick { bin, above, count });
         }
         block::sync();
         self.noted()
@@ -208,28 +196,27 @@ impl Bins {
     /// Collective over the block; needs a block barrier after the last count.
     #[inline(always)]
     pub fn accumulate<O: BinOrder>(self, wanted: u32, sums: Sums, outline: Shared<u32>) -> u32 {
-        const { assert!(GROUPS == 2 * THREADS) };
-        let first_group = 2 * opaque(thread::index());
-        let [(upper_first, upper_ascending), (lower_first, lower_ascending)] =
-            [O::group(first_group), O::group(first_group + 1)];
-        let descending =
-            |[a, b, c, d]: [u32; 4], ascending| if ascending { [d, c, b, a] } else { [a, b, c, d] };
+        let own_groups = Groups::own();
+        let firsts = own_groups.firsts::<O>();
+        let (_, ascending) = O::group(own_groups.first);
         let running = |[a, b, c, d]: [u32; 4]| [a, a + b, a + b + c, a + b + c + d];
-        let upper = running(descending(self.counts.get4(upper_first), upper_ascending));
-        let lower = running(descending(self.counts.get4(lower_first), lower_ascending));
+        let counts = firsts.map(|first| running(descending(self.counts.get4(first), ascending)));
+        let [upper, lower] = own_groups.in_order(counts);
         let own = upper[3] + lower[3];
         let ([before], [total]) = sums.before([own]);
         let upper = upper.map(|count| count + before);
         let lower = lower.map(|count| count + upper[3]);
-        self.counts.set4(upper_first, descending(upper, upper_ascending));
-        self.counts.set4(lower_first, descending(lower, lower_ascending));
+        let through = own_groups.in_order([upper, lower]);
+        for i in 0..2 {
+            self.counts.set4(firsts[i], descending(through[i], ascending));
+        }
         const { assert!(STRETCH.is_multiple_of(2 * GROUP)) };
         let threads = const { STRETCH / (2 * GROUP) };
-        if first_group / 2 % threads == threads - 1 {
-            outline.set(first_group / 2 / threads, before + own);
+        if own_groups.first / 2 % threads == threads - 1 {
+            outline.set(own_groups.first / 2 / threads, before + own);
         }
         if before < wanted && wanted <= before + own {
-            let mut place = first_group * GROUP;
+            let mut place = own_groups.first * GROUP;
             for i in 0..GROUP as usize {
                 place += u32::from(upper[i] < wanted) + u32::from(lower[i] < wanted);
             }
@@ -241,6 +228,43 @@ impl Bins {
         block::sync();
         self.picked.get(0)
     }
+}
+
+/// The two groups of a thread, which follow each other. Half of the lanes take the second one first: otherwise neighbouring
+/// lanes would skip every other group, and twice as many of them meet in one bank.
+#[derive(Clone, Copy)]
+struct Groups {
+    first: u32,
+    is_second_first: bool,
+}
+
+impl Groups {
+    #[inline(always)]
+    fn own() -> Self {
+        const { assert!(GROUPS == 2 * THREADS) };
+        let thread = opaque(thread::index());
+        // Eight lanes read eight groups at once: all the banks there are.
+        Self { first: 2 * thread, is_second_first: thread & 4 != 0 }
+    }
+
+    /// The first bins of both, as this lane takes them.
+    #[inline(always)]
+    fn firsts<O: BinOrder>(self) -> [u32; 2] {
+        let second = u32::from(self.is_second_first);
+        [self.first + second, self.first + 1 - second].map(|group| O::group(group).0)
+    }
+
+    /// What belongs to them from the order in which this lane takes them to the order of the groups, or back.
+    #[inline(always)]
+    fn in_order<T>(self, [a, b]: [T; 2]) -> [T; 2] {
+        if self.is_second_first { [b, a] } else { [a, b] }
+    }
+}
+
+/// From the highest elements down.
+#[inline(always)]
+fn descending([a, b, c, d]: [u32; 4], ascending: bool) -> [u32; 4] {
+    if ascending { [d, c, b, a] } else { [a, b, c, d] }
 }
 
 #[inline(always)]

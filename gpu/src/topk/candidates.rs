@@ -99,10 +99,11 @@ impl Candidates {
     /// Collective over the block, after a block barrier that ends the collection.
     #[inline(always)]
     pub fn rank<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
-        if count <= warp::SIZE {
-            self.rank_few::<T>(count, wanted, put);
-        } else {
+        // The assembler puts what follows `else` first.
+        if count > warp::SIZE {
             self.rank_some::<T, 4>(0, count, count, wanted, &mut put);
+        } else {
+            self.rank_few::<T>(count, wanted, put);
         }
     }
 

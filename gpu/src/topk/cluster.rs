@@ -80,7 +80,9 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     team.start();
     // As in `auto::run`.
     grid::wait_for_earlier();
-    let row = block::index() >> cluster::size().ilog2();
+    // Opaque: computed again at the end, and not held in a register until then.
+    let own_row = || opaque(block::index()) >> cluster::size().ilog2();
+    let row = own_row();
     let len = batch.len(row);
     if len <= batch.k {
         if cluster::rank() == 0 {
@@ -129,7 +131,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
             refine_slice(&slice, slice, batch.k, will_any_do, scratch, team)
         };
     }
-    finish(&batch, row, slice, is_ascending, outcome, scratch, team);
+    finish(&batch, own_row(), slice, is_ascending, outcome, scratch, team);
 }
 
 /// Up to this many elements are ranked by comparing all pairs, which all blocks do together.

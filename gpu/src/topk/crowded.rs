@@ -11,7 +11,7 @@ use super::Options;
 use super::bins::{Ascending, THREADS};
 use super::element::Element;
 use super::histogram::Pick;
-use super::key::number_key;
+use super::key::{key, number_key};
 use super::output::{OutRow, lowest_bit};
 use super::refine::{CountRange, Distances, KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::resident::{Found, Pairs, place, start};
@@ -36,12 +36,13 @@ pub fn select<E: Element>(
     out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
     let Scratch { bins, extremes, .. } = scratch;
-    let keys = keys(row);
+    let numbers = numbers(row);
     block::sync();
     let Narrowed { range, above, count } = scratch.noted();
     if count == Narrowed::UNCOUNTED {
         return Outcome::Crowded;
     }
+    let keys = keys_beside(range, numbers);
     let mut distances = Distances::of(range);
     for i in 0..HELD as usize {
         distances.add(keys[i]);
@@ -82,19 +83,31 @@ pub fn select<E: Element>(
     Outcome::Done
 }
 
-/// The keys of the thread's scores; where there is no number, that of the lowest number.
+/// The bits of the thread's scores; where there is no number, of the lowest number. Of zeros, the positive one.
 #[inline(always)]
-fn keys<E: Element>(row: Scores<E>) -> [u32; HELD as usize] {
+fn numbers<E: Element>(row: Scores<E>) -> [u32; HELD as usize] {
     let count = const { (HELD / E::PER_VECTOR) as usize };
     let vectors = row.share::<4>(0, row.vectors(), count).vectors;
-    let mut keys = [0; HELD as usize];
+    let mut numbers = [0; HELD as usize];
     for i in 0..HELD {
         let word = vectors[(i / E::PER_VECTOR) as usize][(i % E::PER_VECTOR / E::PER_WORD) as usize];
         let score = E::score(word, i % E::PER_WORD);
         // The maximum of NaN and a number is the number.
-        keys[i as usize] = number_key(score.max(f32::NEG_INFINITY));
+        numbers[i as usize] = (score.max(f32::NEG_INFINITY) + 0.0).to_bits();
     }
-    keys
+    numbers
+}
+
+/// Their keys, for comparing with those of `range`.
+#[inline(always)]
+fn keys_beside(range: KeyRange, numbers: [u32; HELD as usize]) -> [u32; HELD as usize] {
+    let sign = key(0.0);
+    if range.first < sign && range.last >= sign {
+        return numbers.map(|number| number_key(f32::from_bits(number)));
+    }
+    // Scores of the other sign get other keys, which are below the range, or above it, as theirs are.
+    let flip = if range.first >= sign { sign } else { u32::MAX };
+    numbers.map(|number| number ^ flip)
 }
 
 /// Stages the winners and as many of the ties, which are equal, as are wanted. Collective over the block; ends with a

@@ -64,7 +64,7 @@ mod entries;
 pub use entries::ENTRIES;
 pub use entries::*;
 
-use dsa_simt::Global;
+use dsa_simt::{Global, opaque};
 
 use element::Element;
 
@@ -113,6 +113,14 @@ impl Options {
     #[inline(always)]
     pub const fn is_ascending(self) -> bool {
         self.0 & Self::ASCENDING != 0
+    }
+
+    /// The same, where what follows is long: the code for rows in any order comes first, and so without a jump. (The
+    /// assembler puts what is done if a condition does not hold before what is done if it does, and a comparison with zero
+    /// is turned round by the optimiser; so this is none, which it cannot see.)
+    #[inline(always)]
+    pub fn sets_order(self) -> bool {
+        opaque(self.0 & Self::ASCENDING) >= Self::ASCENDING
     }
 }
 

@@ -111,11 +111,11 @@ pub fn select_short<E: Element>(
     scratch: Scratch,
     out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
-    // Work on places where there is no score takes time, too.
-    if row.places() <= RESIDENT_PLACES / 4 {
-        select::<E, Pairs<4>>(row, wanted, options, scratch, out)
-    } else {
+    // Work on places where there is no score takes time, too. The shortest rows last, which the assembler puts first.
+    if row.places() > RESIDENT_PLACES / 4 {
         select::<E, Pairs<8>>(row, wanted, options, scratch, out)
+    } else {
+        select::<E, Pairs<4>>(row, wanted, options, scratch, out)
     }
 }
 
@@ -193,7 +193,7 @@ pub(super) fn place<E: Element, H: Held<E>>(
     let Scratch { counters, ranked, words, sums, .. } = scratch;
     let Found { winners, ties, pick } = found;
     let (start, staged) = (start(row), scratch.staged());
-    let is_ascending = options.is_ascending();
+    let is_ascending = options.sets_order();
     // Read once more: most threads have one such score at most, which is on its way while the winners are placed.
     let first = Tie::first_of(row, start, ties);
     if is_ascending {
@@ -212,7 +212,17 @@ pub(super) fn place<E: Element, H: Held<E>>(
     block::sync();
     let rest = wanted - pick.above;
     let out = out();
-    if !is_ascending {
+    if is_ascending {
+        ranked.rank::<THREADS>(pick.count, rest, |_, index| {
+            ascending::mark::<E>(words, index + row.first_place());
+        });
+        block::sync();
+        let marked = Marked::of::<E>(words, H::SCORES, row.first_place());
+        let ([before], _) = sums.before([marked.count()]);
+        marked.for_each(before, |position, index| staged.set(position, index));
+        block::sync();
+        out.write(staged, 0, wanted);
+    } else {
         out.write(staged, 0, pick.above);
         let mut put = |rank, index| out.put(pick.above + rank, index);
         // Most bins of long rows have more than a few.
@@ -221,17 +231,7 @@ pub(super) fn place<E: Element, H: Held<E>>(
         } else {
             ranked.rank_some::<THREADS, 4>(0, pick.count, pick.count, rest, &mut put);
         }
-        return Outcome::Done;
     }
-    ranked.rank::<THREADS>(pick.count, rest, |_, index| {
-        ascending::mark::<E>(words, index + row.first_place());
-    });
-    block::sync();
-    let marked = Marked::of::<E>(words, H::SCORES, row.first_place());
-    let ([before], _) = sums.before([marked.count()]);
-    marked.for_each(before, |position, index| staged.set(position, index));
-    block::sync();
-    out.write(staged, 0, wanted);
     Outcome::Done
 }
 

@@ -96,13 +96,13 @@ pub fn select<E: Element>(
         let listed = list.first(listed);
         let (staged, takes_any) = (team.staged(), will_any_do && found.is_one_score::<E>());
         if takes_any || pick.count <= most_ranked() {
-            let rest = wanted - pick.above;
             // A block has but a part of them.
             listed.place::<4>(found, counters, staged, |number, place| {
                 let (key, index) = listed.get(place);
                 if !takes_any {
                     team.listed.add(number, key, index);
-                } else if number < rest {
+                } else if number < wanted - scratch.noted().above {
+                    // Read, and not held in a register.
                     staged.set(wanted - 1 - number, index);
                 }
             });

@@ -60,23 +60,23 @@ fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scr
     let scores = Scores::<E>::new(batch.scores(row, len));
     let (places, end) = (scores.places(), scores.vectors());
     let out = || OutRow::new(batch, row, scores);
-    // Work on places where there is no score takes time, too.
-    let outcome = if places <= AHEAD / 2 {
-        let held = Pairs::<4>::of::<E, 2>(&share.first_before::<E, 2>(len), 0, end, scratch.bins);
-        resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
-    } else {
+    // Work on places where there is no score takes time, too. The shortest rows last, which the assembler puts first.
+    let outcome = if places > AHEAD / 2 {
         let held = Pairs::<8>::of::<E, 4>(&share.first_before::<E, 4>(len), 0, end, scratch.bins);
-        if places <= AHEAD {
-            resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
-        } else if places <= RESIDENT_PLACES {
+        if places > RESIDENT_PLACES {
+            // At an address that is not aligned, a row of nearly as many scores has more places.
+            scratch.note(Narrowed::UNKNOWN);
+            Outcome::Crowded
+        } else if places > AHEAD {
             let rest = Slice { first: AHEAD / E::PER_VECTOR, ..scores.whole() };
             let held = (held, Pairs::<8>::hold(rest, scratch.bins));
             resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
         } else {
-            // At an address that is not aligned, a row of nearly as many scores has more places.
-            scratch.note(Narrowed::UNKNOWN);
-            Outcome::Crowded
+            resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
         }
+    } else {
+        let held = Pairs::<4>::of::<E, 2>(&share.first_before::<E, 2>(len), 0, end, scratch.bins);
+        resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
     };
     if outcome != Outcome::Done {
         complete(batch, options, row, len, outcome, scratch.words, scratch);
