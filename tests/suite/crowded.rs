@@ -14,10 +14,13 @@ enum Kind {
     Different,
     OfSeven,
     EqualButOne,
+    /// All of which half precision rounds to zero.
+    OfBothSigns,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Equal, Self::Different, Self::OfSeven, Self::EqualButOne];
+    const ALL: [Self; 5] =
+        [Self::Equal, Self::Different, Self::OfSeven, Self::EqualButOne, Self::OfBothSigns];
 
     fn score(self, number: usize) -> f32 {
         match self {
@@ -26,6 +29,8 @@ impl Kind {
             Self::OfSeven => 1.0 + (number % 7) as f32 * 1e-3,
             Self::EqualButOne if number == 1 => 1.001,
             Self::EqualButOne => 1.0,
+            Self::OfBothSigns if number.is_multiple_of(2) => number as f32 * -1e-12,
+            Self::OfBothSigns => number as f32 * 1e-12,
         }
     }
 }

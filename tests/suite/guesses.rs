@@ -209,6 +209,37 @@ fn equal_elements_where_the_sample_does_not_show_them() {
     check_all(equal_elsewhere(F32), ScoreType::F32, |builder| builder);
 }
 
+/// Rows of scores of 16 bits, of which so many equal the last one that is wanted.
+fn equal_at_the_end() -> Vec<Planted> {
+    let wanted = 2_048;
+    // Half of them are wanted, so that none may be left out or taken twice.
+    let row = |equal: u32| {
+        move |i: u32| match i * 7_919 % LEN {
+            number if number < wanted - equal / 2 => 3.0 + (number % 64) as f32 / 64.0,
+            number if number < wanted - equal / 2 + equal => 2.5,
+            number => (number % 128) as f32 / 64.0,
+        }
+    };
+    let planted = |(name, equal)| Planted { name, wanted, row: (0..LEN).map(row(equal)).collect() };
+    let rows = [("a few equal", 40), ("more equal than are ranked", 300), ("many equal", 1_500)];
+    rows.map(planted).into()
+}
+
+#[test]
+fn equal_scores_of_16_bits_at_the_end_are_taken_as_they_come() {
+    for kind in [ScoreType::F16, ScoreType::Bf16] {
+        check_all(equal_at_the_end(), kind, |builder| builder);
+        check_all(equal_at_the_end(), kind, |builder| builder.values(true));
+    }
+}
+
+#[test]
+fn the_lowest_indices_of_equal_scores_of_16_bits_are_found() {
+    for kind in [ScoreType::F16, ScoreType::Bf16] {
+        check_all(equal_at_the_end(), kind, ordered);
+    }
+}
+
 fn all(width: Width) -> Vec<Planted> {
     [
         too_few_pass(width),
