@@ -266,7 +266,7 @@ impl Inputs {
             (true, _) => Some(pool.host[..footprint].iter().map(|&score| rounded(kind, score)).collect()),
             (false, _) => Some(inputs::scores(case)?),
         };
-        let bytes = to_bytes(kind, own.as_deref().unwrap_or(&pool.host[..footprint]));
+        let bytes = to_bytes(kind, own.as_deref().unwrap_or_else(|| &pool.host[..footprint]));
         let buffers = (0..count).map(|_| device.upload(&bytes)).collect::<Result<Vec<_>, _>>()?;
         let addresses = buffers.iter().map(Buffer::address).collect();
         Ok(Self { addresses, own, footprint, _buffers: buffers })
@@ -274,7 +274,7 @@ impl Inputs {
 
     /// The first input as the host has it.
     fn host<'a>(&'a self, pool: &'a Pool) -> &'a [f32] {
-        self.own.as_deref().unwrap_or(&pool.host[..self.footprint])
+        self.own.as_deref().unwrap_or_else(|| &pool.host[..self.footprint])
     }
 }
 
@@ -308,6 +308,16 @@ mod tests {
         for buffer in &inputs._buffers {
             assert_eq!(buffer.download().unwrap(), to_bytes(ScoreType::Bf16, &expected));
         }
+    }
+
+    #[test]
+    fn inputs_of_other_distributions_need_no_pool() {
+        let device = Device::emulator();
+        let batch = Batch::Mixed { label: "padded", pitch: 4_096, lengths: vec![100; 3] };
+        let case = Case { distribution: Distribution::Uniform, batch, ..shapes::types().remove(0) };
+        let pool = Pool::new(&device, pool_elements(&case, false, 0)).unwrap();
+        let inputs = Inputs::new(&device, &pool, &case, 1).unwrap();
+        assert_eq!(inputs.host(&pool).len(), footprint(&case), "{case}");
     }
 
     #[test]
