@@ -72,6 +72,22 @@ fn rows_of_all_lengths_share_a_launch_of_clusters() {
     }
 }
 
+/// Slices that are too long for one bitmap, and one of the two has all that is selected.
+#[test]
+fn slices_of_which_nothing_is_selected_have_nothing_to_sort() {
+    let seed = seed(148);
+    let device = device(seed);
+    let (rows, len) = (scaled(2, 64), 140_003);
+    let spec = |distribution| BatchSpec::full(distribution, seed, len, rows);
+    assert_eq!(
+        selector(&device, 2048, &spec(Distribution::Normal), ordered).topk.plan().slices(rows as u32),
+        2
+    );
+    for distribution in [Distribution::SortedUp, Distribution::SortedDown, Distribution::MaximaAtEnd] {
+        check_with(&device, 2048, spec(distribution), ordered);
+    }
+}
+
 #[test]
 fn slices_that_are_too_long_for_the_registers_of_the_largest_cluster_are_streamed() {
     let seed = seed(143);

@@ -94,7 +94,7 @@ impl Sorter {
     /// and among the `len` indices from `start` on.
     ///
     /// By one bitmap if they fit, or else by buckets, or else, if these are crowded, by bitmaps one after the other.
-    /// Collective over the block; begins with a block barrier.
+    /// Collective over the block; begins with a block barrier, if there is anything to write.
     #[inline(always)]
     pub fn write<E: Element>(
         self,
@@ -104,6 +104,10 @@ impl Sorter {
         position: u32,
         out: &OutRow<E>,
     ) {
+        // A slice may have nothing that is selected.
+        if count == 0 {
+            return;
+        }
         block::sync();
         if len > Bitmap::SPAN && self.memory.len() >= Buckets::WORDS {
             // A thread holds no more than it must.
