@@ -9,6 +9,7 @@
 
 use dsa_simt::{AtomicOp, Shared, block, opaque, thread, warp};
 
+use super::MAX_K;
 use super::bins::THREADS;
 use super::element::Element;
 use super::key::{NAN, key};
@@ -17,7 +18,7 @@ use super::prefix::Sums;
 use super::scores::{SHARE, Slice, index};
 
 /// Indices that a thread holds while a row is sorted.
-const HELD: u32 = Staged::WORDS / THREADS;
+const HELD: u32 = MAX_K / THREADS;
 /// Half of them: all there are for k up to 2,048.
 const HALF: u32 = HELD / 2;
 
@@ -203,7 +204,7 @@ impl Sorter {
         position: u32,
         out: &OutRow<E>,
     ) -> bool {
-        const { assert!(Buckets::MOST < 1 << u16::BITS && Staged::WORDS < 1 << u16::BITS) };
+        const { assert!(Buckets::MOST < 1 << u16::BITS && MAX_K < 1 << u16::BITS) };
         let Self { memory, sums } = self;
         let thread = opaque(thread::index());
         let exists = |i: usize| thread + i as u32 * THREADS < count;

@@ -17,7 +17,9 @@ pub const COUNT: u32 = 1 << BITS;
 /// Bits of a bin's number.
 pub const BITS: u32 = 12;
 /// Words of shared memory that [`Bins::carve`] takes.
-pub const WORDS: u32 = COUNT + NOT_COUNTED + WARPS + PICKED;
+pub const WORDS: u32 = ROOM + WARPS + PICKED;
+/// Words of shared memory that are free when the bins are not in use.
+pub const ROOM: u32 = COUNT + SPARE;
 /// Places of a stretch that [`Bins::accumulate`] gives the sum of.
 pub const STRETCH: u32 = 32;
 /// Number of stretches.
@@ -27,8 +29,8 @@ const GROUP: u32 = 4;
 const GROUPS: u32 = COUNT / GROUP;
 const PICKED: u32 = 4;
 const WARPS: u32 = THREADS / warp::SIZE;
-/// A word behind the bins for what is not counted, rounded up to 16 bytes.
-const NOT_COUNTED: u32 = 4;
+/// Words behind the bins: one for what is not counted, all for what [`Bins::words`] is used for.
+const SPARE: u32 = 128;
 
 /// How the numbers of the bins follow the order of the elements.
 pub trait BinOrder {
@@ -89,13 +91,7 @@ impl Bins {
     #[inline(always)]
     pub unsafe fn carve(carve: &mut Carve) -> Self {
         // SAFETY: passed on to the caller.
-        unsafe {
-            Self {
-                counts: carve.array(COUNT + NOT_COUNTED),
-                totals: carve.array(WARPS),
-                picked: carve.array(PICKED),
-            }
-        }
+        unsafe { Self { counts: carve.array(ROOM), totals: carve.array(WARPS), picked: carve.array(PICKED) } }
     }
 
     /// Empties all bins. Needs a block barrier before the first count.
@@ -113,7 +109,7 @@ impl Bins {
         }
     }
 
-    /// The memory of the bins, [`COUNT`] words: to be shared with other blocks, or for something else while they are
+    /// The memory of the bins and some more, [`ROOM`] words: to be shared with other blocks, or for something else while they are
     /// not in use.
     #[inline(always)]
     pub fn words(self) -> Shared<u32> {

@@ -305,6 +305,9 @@ impl<E: Element> OutRow<E> {
     }
 }
 
+/// Positions of an output row in shared memory that follow each other without a gap.
+const RUNS: u32 = 32;
+
 /// An output row in the making, in shared memory: single words at scattered positions are slow to write to
 /// device memory.
 #[derive(Clone, Copy)]
@@ -312,7 +315,7 @@ pub struct Staged(Shared<u32>);
 
 impl Staged {
     /// Words that the longest output row takes.
-    pub const WORDS: u32 = super::MAX_K;
+    pub const WORDS: u32 = super::MAX_K + super::MAX_K / RUNS;
 
     /// Stages in `words`, of which there are [`Staged::WORDS`].
     #[inline(always)]
@@ -357,10 +360,10 @@ impl Staged {
         for_each_bit(bits, position, |position, bit| self.set(position, index(bit)));
     }
 
-    /// The lanes of a warp write runs of about four positions: where a run begins, so many lanes would meet
-    /// in one bank.
+    /// The lanes of a warp write runs of about four positions: where a run begins, so many lanes would meet in one bank,
+    /// if there were not a word left out after each [`RUNS`].
     #[inline(always)]
     fn word(position: u32) -> u32 {
-        position ^ position >> 5 & 3
+        position + position / RUNS
     }
 }

@@ -120,7 +120,7 @@ impl Scratch {
     /// The memory of the bins, for staging the output.
     #[inline(always)]
     pub fn staged(self) -> Staged {
-        const { assert!(Staged::WORDS <= bins::COUNT) };
+        const { assert!(Staged::WORDS <= bins::ROOM) };
         Staged::new(self.bins.words())
     }
 
