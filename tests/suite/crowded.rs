@@ -79,6 +79,37 @@ fn few_scores_of_a_bin_are_ranked() {
     }
 }
 
+#[test]
+fn what_is_just_below_a_crowded_bin_comes_after_it() {
+    let seed = seed(153);
+    let device = device(seed);
+    // Half precision rounds this to 1, and what is below it to the next bin. From here to the end of the bin there are more
+    // than 2^16 numbers: some to each of the finer bins, in the last of which those below the bin may be counted, too.
+    let edge = 1.0 - 1.0 / 4_096.0_f32;
+    let (wanted, in_bin) = (1_000, 600);
+    for len in [3_001, 8_005] {
+        let spec = BatchSpec::full(Distribution::Normal, seed, len, 1);
+        for configure in [any, on_few_multiprocessors, lowest, ascending, with_values] {
+            let mut batch = build(spec.clone());
+            let mut selector = selector(&device, wanted, &spec, configure);
+            for (of_bin, place) in [in_bin, in_bin - 1, in_bin - 30].into_iter().zip(ORDERS) {
+                for i in 0..len {
+                    let above = wanted - of_bin;
+                    batch.scores[place(i, len)] = if i < above {
+                        100.0 + i as f32
+                    } else if i < above + in_bin {
+                        edge + (i - above) as f32 * (0.0075 / in_bin as f32)
+                    } else {
+                        f32::from_bits(edge.to_bits() - 1 - (i / 2) as u32)
+                    };
+                }
+                let checked = selector.check(&batch);
+                checked.unwrap_or_else(|error| panic!("{of_bin} of {in_bin}, {len} scores: {error}"));
+            }
+        }
+    }
+}
+
 /// Selects rows of `len` scores of which `in_bin` share a bin, `of_bin` of which are selected.
 fn check_bin(len: usize, in_bin: usize, of_bin: usize) {
     let seed = seed(151);

@@ -74,6 +74,12 @@ impl Marked {
         self.bits.count_ones()
     }
 
+    /// Stages the indices of those that are marked in order, from position `position` on; there are `count` places.
+    #[inline(always)]
+    pub fn stage(&self, position: u32, count: u32, staged: Staged) {
+        staged.set_reserved(self.bits, count, position, |bit| self.start.wrapping_add(bit));
+    }
+
     /// Calls `put` with the index of each that is marked, in order, and its position, counted from `position` on.
     #[inline(always)]
     pub fn for_each(&self, position: u32, mut put: impl FnMut(u32, u32)) {
@@ -194,7 +200,7 @@ impl Sorter {
     /// [`write`](Self::write) by buckets, of up to `N` indices for each thread, unless too many of them share a bucket: then
     /// it changes nothing and returns `false`.
     ///
-    /// Collective over the block, after a block barrier; ends with one if it returns `false`.
+    /// `count` is not zero. Collective over the block, after a block barrier; ends with one if it returns `false`.
     #[inline(always)]
     fn write_by_buckets<E: Element, const N: usize>(
         self,
@@ -371,7 +377,7 @@ impl Buckets {
 }
 
 /// Writes what is staged, bucket after bucket, from place `first` on, up to [`HALF`] indices for each thread: of each by its
-/// rank in its bucket. `bucket_of` says where a bucket starts, and in the upper half how many it has.
+/// rank in its bucket. `bucket_of` says where a bucket starts, and in the upper half how many it has. `count` is not zero.
 ///
 /// One of each bucket at a time, and opaque, so that no load waits for another.
 #[inline(always)]

@@ -57,6 +57,21 @@ impl BinOrder for Ascending {
     }
 }
 
+/// Higher numbers, smaller elements.
+pub struct Descending;
+
+impl BinOrder for Descending {
+    #[inline(always)]
+    fn group(group: u32) -> (u32, bool) {
+        (group * GROUP, false)
+    }
+
+    #[inline(always)]
+    fn at(place: u32) -> u32 {
+        place
+    }
+}
+
 /// The numbers are the leading bits of a sign and a magnitude: those of the upper half descend.
 pub struct SignMagnitude;
 
@@ -120,6 +135,12 @@ impl Bins {
     #[inline(always)]
     pub fn add(self, bin: u32) {
         self.counts.reduce(AtomicOp::Add, bin, 1);
+    }
+
+    /// Counts one element, or drops it if there is no such bin, without a branch.
+    #[inline(always)]
+    pub fn add_or_drop(self, bin: u32) {
+        self.add(bin.min(COUNT));
     }
 
     /// Counts one element if `counts`, without a branch.

@@ -198,9 +198,7 @@ fn select<E: Element, H: Held<E>>(
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();
     if pick.count > most_ranked() || pick.bin == LOWEST_BIN {
-        // The lowest bin also has the places without a score.
-        let count = if pick.bin == LOWEST_BIN { Narrowed::UNCOUNTED } else { pick.count };
-        scratch.note(Narrowed { range: half::keys(pick.bin), above: pick.above, count });
+        scratch.note(half::narrowed(pick));
         return Outcome::Crowded;
     }
     scratch.note(Narrowed { range: KeyRange { first: 0, last: 0 }, above: pick.above, count: pick.count });

@@ -8,25 +8,26 @@
 use dsa_simt::block;
 
 use super::Options;
-use super::bins::{Ascending, THREADS};
+use super::bins::{Descending, THREADS};
 use super::element::Element;
+use super::half;
 use super::histogram::Pick;
 use super::key::{key, number_key};
 use super::output::{OutRow, lowest_bit};
-use super::refine::{CountRange, Distances, KeyRange, Narrowed, Outcome, RANKED, Scratch};
+use super::refine::{Distances, KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::resident::{Found, Pairs, place, start};
 use super::scores::{Scores, index};
 
 /// Places of the longest row.
 pub const MOST_PLACES: u32 = HELD * THREADS;
 /// Scores that a thread holds.
-const HELD: u32 = 16;
+pub(super) const HELD: u32 = 16;
 
 /// Writes the indices of the `wanted` largest scores of the row to `out`, as
-/// [`resident::select`](super::resident::select) does, which has noted the bin. What is still crowded, or equal where not
+/// [`resident::select`](super::resident::select) does, which has found the bin. What is still crowded, or equal where not
 /// any of the equal ones will do, is noted.
 ///
-/// The extremes and counters are zero. Collective over the block; begins with a block barrier.
+/// The extremes and counters are zero. Collective over the block.
 #[inline(always)]
 pub fn select<E: Element>(
     row: Scores<E>,
@@ -36,31 +37,33 @@ pub fn select<E: Element>(
     out: impl Fn() -> OutRow<E>,
 ) -> Outcome {
     let Scratch { bins, extremes, .. } = scratch;
-    let numbers = numbers(row);
-    block::sync();
-    let Narrowed { range, above, count } = scratch.noted();
+    let vectors = row.share(0, row.vectors(), const { (HELD / E::PER_VECTOR) as usize }).vectors;
+    // While they are on their way.
+    bins.zero();
+    let Narrowed { range, above, count } = half::narrowed(bins.noted());
     if count == Narrowed::UNCOUNTED {
+        scratch.note(Narrowed { range, above, count });
         return Outcome::Crowded;
     }
-    let keys = keys_beside(range, numbers);
+    let keys = keys_beside(range, numbers::<E>(vectors));
     let mut distances = Distances::of(range);
     for i in 0..HELD as usize {
         distances.add(keys[i]);
     }
-    bins.zero();
     distances.gather(extremes);
     block::sync();
     let range = range.without(extremes.get(Scratch::LOW), extremes.get(Scratch::HIGH));
     let mut narrowed = Narrowed { range, above, count };
     if range.first < range.last {
+        // From the largest key down: what is larger wraps and is too far away for any bin. What is below the range comes
+        // after all of it, in bins that are not picked, or in the one of its smallest keys, and is counted as these are.
         let shift = range.shift();
-        let counted = CountRange { bins, range, shift };
         for i in 0..HELD as usize {
-            counted.add(keys[i]);
+            bins.add_or_drop(range.last.wrapping_sub(keys[i]) >> shift);
         }
         block::sync();
-        let Pick { bin, above: above_bin, count } = bins.pick::<Ascending>(wanted - above);
-        let range = KeyRange::of_bin(range.first, bin, shift);
+        let Pick { bin, above: above_bin, count } = bins.pick::<Descending>(wanted - above);
+        let range = KeyRange::of_bin_below(range.last, bin, shift);
         narrowed = Narrowed { range, above: above + above_bin, count };
     }
     let Narrowed { range, above, count } = narrowed;
@@ -83,17 +86,15 @@ pub fn select<E: Element>(
     Outcome::Done
 }
 
-/// The bits of the thread's scores; where there is no number, of the lowest number. Of zeros, the positive one.
+/// The bits of the thread's scores; where there is no number, of the lowest number.
 #[inline(always)]
-fn numbers<E: Element>(row: Scores<E>) -> [u32; HELD as usize] {
-    let count = const { (HELD / E::PER_VECTOR) as usize };
-    let vectors = row.share::<4>(0, row.vectors(), count).vectors;
+fn numbers<E: Element>(vectors: [[u32; 4]; 4]) -> [u32; HELD as usize] {
     let mut numbers = [0; HELD as usize];
     for i in 0..HELD {
         let word = vectors[(i / E::PER_VECTOR) as usize][(i % E::PER_VECTOR / E::PER_WORD) as usize];
         let score = E::score(word, i % E::PER_WORD);
         // The maximum of NaN and a number is the number.
-        numbers[i as usize] = (score.max(f32::NEG_INFINITY) + 0.0).to_bits();
+        numbers[i as usize] = score.max(f32::NEG_INFINITY).to_bits();
     }
     numbers
 }

@@ -5,8 +5,9 @@
 //! each bin holds the scores of one interval. NaN is in the bin of the negative infinity, and the zeros share
 //! a bin with all that rounds to them.
 
+use super::histogram::Pick;
 use super::key::{NAN, key};
-use super::refine::KeyRange;
+use super::refine::{KeyRange, Narrowed};
 
 /// Bits of a half-precision number below its bin.
 const SHIFT: u32 = 4;
@@ -70,6 +71,14 @@ pub fn keys(bin: u32) -> KeyRange {
         None => u32::MAX,
     };
     KeyRange { first, last }
+}
+
+/// What a pick among the bins of a row says of the keys.
+#[inline(always)]
+pub fn narrowed(pick: Pick) -> Narrowed {
+    // The lowest bin also has the places without a score.
+    let count = if pick.bin == LOWEST_BIN { Narrowed::UNCOUNTED } else { pick.count };
+    Narrowed { range: keys(pick.bin), above: pick.above, count }
 }
 
 /// The lowest score of a bin other than [`LOWEST_BIN`].

@@ -286,22 +286,35 @@ impl<E: Element> OutRow<E> {
     /// Writes the first `count` indices that are staged, from position `first` on. Collective over the block.
     #[inline(always)]
     pub fn write(&self, staged: Staged, first: u32, count: u32) {
-        const AT_ONCE: u32 = 4;
-        let mut own = opaque(thread::index());
-        while own < count {
-            // All are read before the first is written.
-            let mut indices = [0; AT_ONCE as usize];
-            for i in 0..AT_ONCE {
-                indices[i as usize] = staged.get((own + i * THREADS).min(count - 1));
-            }
-            for i in 0..AT_ONCE {
-                let number = own + i * THREADS;
-                if number < count {
-                    self.put(first + number, indices[i as usize]);
-                }
-            }
-            own += AT_ONCE * THREADS;
+        // Asked once, and not for each entry. The assembler puts what follows `else` first.
+        if self.values.is_some() {
+            for_each_staged(staged, count, |number, index| self.put(first + number, index));
+        } else {
+            for_each_staged(staged, count, |number, index| {
+                self.out.set((first + number) as usize, index.cast_signed());
+            });
         }
+    }
+}
+
+/// Calls `put` with the position and the index of each of the first `count` that are staged. Collective over the block.
+#[inline(always)]
+fn for_each_staged(staged: Staged, count: u32, put: impl Fn(u32, u32)) {
+    const AT_ONCE: u32 = 4;
+    let mut own = opaque(thread::index());
+    while own < count {
+        // All are read before the first is written.
+        let mut indices = [0; AT_ONCE as usize];
+        for i in 0..AT_ONCE {
+            indices[i as usize] = staged.get((own + i * THREADS).min(count - 1));
+        }
+        for i in 0..AT_ONCE {
+            let number = own + i * THREADS;
+            if number < count {
+                put(number, indices[i as usize]);
+            }
+        }
+        own += AT_ONCE * THREADS;
     }
 }
 

@@ -44,6 +44,14 @@ impl KeyRange {
         Self { first: self.first + !low, last: self.last - !high }
     }
 
+    /// The keys of bin `bin` of those that end at key `last` and are numbered from there down.
+    #[inline(always)]
+    pub(super) fn of_bin_below(last: u32, bin: u32, shift: u32) -> Self {
+        let last = last - (bin << shift);
+        // The last bins may reach beyond all keys.
+        Self { first: last.saturating_sub((1 << shift) - 1), last }
+    }
+
     /// The keys of bin `bin` of those that begin at key `first`.
     #[inline(always)]
     pub fn of_bin(first: u32, bin: u32, shift: u32) -> Self {

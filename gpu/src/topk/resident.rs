@@ -21,9 +21,9 @@ use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
 use super::key::number_key;
 use super::output::{OutRow, lowest_bit};
-use super::refine::{Narrowed, Outcome, RANKED, Scratch};
+use super::refine::{Outcome, RANKED, Scratch};
 use super::scores::{Scores, Share, Slice, index};
-use super::{Options, RESIDENT_PLACES, ascending};
+use super::{Options, RESIDENT_PLACES, ascending, crowded};
 
 /// What a thread holds of a row. Its scores are numbered as those of a [`Share`] are.
 pub trait Held<E: Element> {
@@ -152,9 +152,10 @@ pub fn select_held<E: Element, H: Held<E>>(
     grid::let_later_start();
     let pick = bins.pick::<SignMagnitude>(wanted);
     if pick.count > RANKED || pick.bin == LOWEST_BIN {
-        // The lowest bin also has the places without a score.
-        let count = if pick.bin == LOWEST_BIN { Narrowed::UNCOUNTED } else { pick.count };
-        scratch.note(Narrowed { range: half::keys(pick.bin), above: pick.above, count });
+        // Of a shorter row `crowded` asks the bins.
+        if const { H::SCORES > crowded::HELD } {
+            scratch.note(half::narrowed(pick));
+        }
         return Outcome::Crowded;
     }
     let bounds = Bounds::of(pick.bin);
@@ -219,7 +220,12 @@ pub(super) fn place<E: Element, H: Held<E>>(
         block::sync();
         let marked = Marked::of::<E>(words, H::SCORES, row.first_place());
         let ([before], _) = sums.before([marked.count()]);
-        marked.for_each(before, |position, index| staged.set(position, index));
+        // Without a loop, if a thread has so few places.
+        if const { H::SCORES <= 16 } {
+            marked.stage(before, H::SCORES, staged);
+        } else {
+            marked.for_each(before, |position, index| staged.set(position, index));
+        }
         block::sync();
         out.write(staged, 0, wanted);
     } else {
