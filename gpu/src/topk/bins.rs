@@ -124,8 +124,8 @@ impl Bins {
         }
     }
 
-    /// The memory of the bins and some more, [`ROOM`] words: to be shared with other blocks, or for something else while they are
-    /// not in use.
+    /// The memory of the bins and some more, [`ROOM`] words: to be shared with other blocks, or for something else while
+    /// they are not in use.
     #[inline(always)]
     pub fn words(self) -> Shared<u32> {
         self.counts

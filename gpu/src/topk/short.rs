@@ -49,11 +49,11 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     }
 }
 
-/// Writes the output of a row for which `length` is in `lengths`, and of which `share` has been read: all, or what lies in
-/// the first [`AHEAD`] places. Returns its valid length, too. The bins are empty and the counters zero. Collective over the
-/// block.
+/// Writes the output of a row for which `length` is in `lengths`; `share` is what has been read of it, in the first [`AHEAD`]
+/// places. Returns its valid length, and whether the bin of the k-th largest is crowded, as
+/// [`resident::select`] does. The bins are empty and the counters zero. Collective over the block.
 #[inline(always)]
-pub(super) fn select<E: Element>(
+fn select<E: Element>(
     batch: &Batch<E>,
     options: Options,
     row: u32,
@@ -93,7 +93,7 @@ pub(super) fn select<E: Element>(
 
 /// Whether scores of a row may be read before its length is known: it has no vectors that are partly in it.
 #[inline(always)]
-pub(super) fn is_read_ahead<E: Element>(batch: &Batch<E>, row: u32) -> bool {
+fn is_read_ahead<E: Element>(batch: &Batch<E>, row: u32) -> bool {
     let readable = Scores::<E>::new(batch.scores(row, batch.max_len));
     readable.first_place() == 0 && batch.max_len.is_multiple_of(E::PER_VECTOR)
 }
@@ -106,7 +106,7 @@ const fn vectors_ahead<E: Element>() -> usize {
 /// This thread's share of the first [`AHEAD`] places of a row of whole vectors, on its way. Where the row ends before,
 /// there may be any scores.
 #[inline(always)]
-pub(super) fn read_ahead<E: Element>(batch: &Batch<E>, row: u32) -> Share<4> {
+fn read_ahead<E: Element>(batch: &Batch<E>, row: u32) -> Share<4> {
     let row = Scores::<E>::new(batch.scores(row, batch.max_len));
     let own = opaque(thread::index());
     let mut vectors = [[E::NO_SCORES; 4]; 4];
