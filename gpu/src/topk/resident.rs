@@ -5,7 +5,7 @@
 //! 3. Scores above it go to the output; those in it, some dozens, are read once more and ranked.
 //!
 //! A pair of scores takes one register and one comparison. If the bin is crowded, that is for
-//! [`crowded`](super::crowded) or [`refine`](super::refine), which read the row again, from the cache it has just come
+//! [`crowded`] or [`refine`](super::refine), which read the row again, from the cache it has just come
 //! through.
 //!
 //! For an output in the order of the indices, what is selected is marked in a bitmap instead of being appended,
