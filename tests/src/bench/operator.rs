@@ -66,7 +66,7 @@ impl Variation {
     fn limits(self, case: &Case) -> Limits {
         Limits {
             max_rows: case.rows(),
-            max_len: case.pitch(),
+            max_len: case.max_len(),
             scores: case.options.scores,
             ties: case.options.ties,
             order: case.options.order,

@@ -175,7 +175,8 @@ impl Rival {
     /// captured, until the last replay. Nothing else uses `out` and `scratch` meanwhile.
     pub unsafe fn launch(&self, stream: &Stream, case: &Case, memory: &RivalMemory) -> c_int {
         let pointer = |address: u64| std::ptr::with_exposed_provenance_mut::<c_void>(address as usize);
-        let [rows, pitch, k] = [case.rows(), case.pitch(), case.k].map(u32::cast_signed);
+        let [rows, pitch, k, max_len] =
+            [case.rows(), case.pitch(), case.k, case.max_len()].map(u32::cast_signed);
         // SAFETY: the caller's promise about the memory; the author of the library vouches for the function.
         unsafe {
             (self.function)(
@@ -186,7 +187,7 @@ impl Rival {
                 rows,
                 pitch,
                 k,
-                pitch,
+                max_len,
                 pointer(stream.raw()),
             )
         }

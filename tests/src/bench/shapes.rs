@@ -25,6 +25,8 @@ pub enum Batch {
         label: &'static str,
         /// Distance of two rows, in scores.
         pitch: u32,
+        /// The operator's limit on a row's length.
+        max_len: u32,
         /// Scores of each row.
         lengths: Vec<u32>,
     },
@@ -80,11 +82,11 @@ impl Case {
         Case { options, origin_us: None, ..Self::even(list, rows, len, 2048, Distribution::Normal) }
     }
 
-    /// Rows of different lengths in one wide buffer.
+    /// Rows of different lengths in one wide buffer, for an operator that takes rows as long as it is wide.
     fn mixed(list: &'static str, label: &'static str, pitch: u32, lengths: Vec<u32>) -> Self {
         Case {
             list,
-            batch: Batch::Mixed { label, pitch, lengths },
+            batch: Batch::Mixed { label, pitch, max_len: pitch, lengths },
             k: 2048,
             distribution: Distribution::Normal,
             options: Options::default(),
@@ -118,11 +120,19 @@ impl Case {
         self.lengths().into_iter().max().unwrap_or(0)
     }
 
-    /// Distance of two rows, in scores; also the operator's limit on a row's length.
+    /// Distance of two rows, in scores.
     pub fn pitch(&self) -> u32 {
         match &self.batch {
             Batch::Even { len, .. } => *len,
             Batch::Mixed { pitch, .. } => *pitch,
+        }
+    }
+
+    /// The operator's limit on a row's length.
+    pub fn max_len(&self) -> u32 {
+        match &self.batch {
+            Batch::Even { len, .. } => *len,
+            Batch::Mixed { max_len, .. } => *max_len,
         }
     }
 
@@ -218,12 +228,18 @@ pub fn mixed() -> Vec<Case> {
     let mixed = |label, lengths| Case::mixed("mixed", label, MIXED_PITCH, lengths);
     let mut outlier = vec![4_000; 128];
     outlier[64] = 160_000;
+    let padded = mixed("padded4096", vec![4_096; 64]);
+    // The same rows in the same buffer, where it is known that none is longer.
+    let lengths = padded.lengths();
+    let batch = Batch::Mixed { label: "pitched4096", pitch: MIXED_PITCH, max_len: 4_096, lengths };
+    let pitched = Case { batch, ..padded.clone() };
     vec![
         mixed("cycle", cycle.into_iter().cycle().take(64).collect()),
         mixed("outlier", outlier),
         mixed("spread", spread(32, 512, MIXED_PITCH)),
-        mixed("padded4096", vec![4_096; 64]),
-        // The same rows at their own pitch.
+        padded,
+        pitched,
+        // At their own pitch.
         Case::even("mixed", 64, 4_096, 2048, Distribution::Normal),
     ]
 }
@@ -277,7 +293,7 @@ pub fn ordered() -> Vec<Case> {
 pub fn real(pitch: u32, lengths: Vec<u32>) -> Case {
     Case {
         list: "real",
-        batch: Batch::Mixed { label: "indexer", pitch, lengths },
+        batch: Batch::Mixed { label: "indexer", pitch, max_len: pitch, lengths },
         k: 2048,
         distribution: Distribution::Real,
         options: Options::default(),
@@ -436,7 +452,7 @@ mod tests {
     #[test]
     fn mixed_rows_fit_their_buffer() {
         for case in mixed().iter().chain(&emulated()) {
-            assert!(case.longest() <= case.pitch(), "{case}");
+            assert!(case.longest() <= case.max_len() && case.max_len() <= case.pitch(), "{case}");
             assert!(case.lengths().iter().all(|&len| len > 0), "{case}");
         }
         let cycle = &mixed()[0];

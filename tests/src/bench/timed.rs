@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn inputs_of_other_distributions_need_no_pool() {
         let device = Device::emulator();
-        let batch = Batch::Mixed { label: "padded", pitch: 4_096, lengths: vec![100; 3] };
+        let batch = Batch::Mixed { label: "padded", pitch: 4_096, max_len: 4_096, lengths: vec![100; 3] };
         let case = Case { distribution: Distribution::Uniform, batch, ..shapes::types().remove(0) };
         let pool = Pool::new(&device, pool_elements(&case, false, 0)).unwrap();
         let inputs = Inputs::new(&device, &pool, &case, 1).unwrap();
