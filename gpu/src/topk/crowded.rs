@@ -40,20 +40,20 @@ pub fn select<E: Element>(
     let vectors = row.share(0, row.vectors(), const { (HELD / E::PER_VECTOR) as usize }).vectors;
     // While they are on their way.
     bins.zero();
-    let Narrowed { range, above, count } = half::narrowed(bins.noted());
-    if count == Narrowed::UNCOUNTED {
-        scratch.note(Narrowed { range, above, count });
+    let mut narrowed = half::narrowed(bins.noted());
+    if narrowed.count == Narrowed::UNCOUNTED {
+        scratch.note(narrowed);
         return Outcome::Crowded;
     }
-    let keys = keys_beside(range, numbers::<E>(vectors));
-    let mut distances = Distances::of(range);
+    let keys = keys_beside(narrowed.range, numbers::<E>(vectors));
+    let mut distances = Distances::of(narrowed.range);
     for i in 0..HELD as usize {
         distances.add(keys[i]);
     }
     distances.gather(extremes);
     block::sync();
-    let range = range.without(extremes.get(Scratch::LOW), extremes.get(Scratch::HIGH));
-    let mut narrowed = Narrowed { range, above, count };
+    let range = narrowed.range.without(extremes.get(Scratch::LOW), extremes.get(Scratch::HIGH));
+    narrowed.range = range;
     if range.first < range.last {
         // From the largest key down: what is larger wraps and is too far away for any bin. What is below the range comes
         // after all of it, in bins that are not picked, or in the one of its smallest keys, and is counted as these are.
@@ -62,9 +62,9 @@ pub fn select<E: Element>(
             bins.add_or_drop(range.last.wrapping_sub(keys[i]) >> shift);
         }
         block::sync();
-        let Pick { bin, above: above_bin, count } = bins.pick::<Descending>(wanted - above);
+        let Pick { bin, above, count } = bins.pick::<Descending>(wanted - narrowed.above);
         let range = KeyRange::of_bin_below(range.last, bin, shift);
-        narrowed = Narrowed { range, above: above + above_bin, count };
+        narrowed = Narrowed { range, above: narrowed.above + above, count };
     }
     let Narrowed { range, above, count } = narrowed;
     let are_equal = range.first == range.last;

@@ -201,7 +201,7 @@ pub enum Outcome {
     /// The output is staged but for elements that are equal to the k-th largest, any of which will do: they are staged from
     /// the end of the row down, perhaps more than are wanted.
     EqualApart,
-    /// Too many elements for the path share what it tells them apart by: where they are is noted, and they
+    /// Too many elements for the path share what it tells them apart by: where they are is noted, or in the bins, and they
     /// are to be refined.
     Crowded,
 }
@@ -455,27 +455,19 @@ impl Visitor for Distances {
 }
 
 /// Counts the keys of a range by their distance from its start.
-pub(super) struct CountRange {
-    pub bins: Bins,
-    pub range: KeyRange,
-    pub shift: u32,
-}
-
-impl CountRange {
-    /// Counts a key, if it lies in the range.
-    #[inline(always)]
-    pub(super) fn add(&self, key: u32) {
-        let distance = key.wrapping_sub(self.range.first);
-        let counts = distance <= self.range.last - self.range.first;
-        self.bins.add_if(counts, distance >> self.shift);
-    }
+struct CountRange {
+    bins: Bins,
+    range: KeyRange,
+    shift: u32,
 }
 
 impl Visitor for CountRange {
     #[inline(always)]
     fn visit<const N: usize>(&mut self, tile: Tile<N>) {
         for element in 0..N {
-            self.add(tile.keys[element]);
+            let distance = tile.keys[element].wrapping_sub(self.range.first);
+            let counts = distance <= self.range.last - self.range.first;
+            self.bins.add_if(counts, distance >> self.shift);
         }
     }
 }

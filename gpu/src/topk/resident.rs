@@ -121,8 +121,8 @@ pub fn select_short<E: Element>(
 
 /// Writes the indices of the `wanted` largest scores of the row, which has more, to `out`.
 ///
-/// If the bin of the k-th largest is crowded, and not just with equal scores of which any will do, it is noted, and
-/// nothing is written: refining is the caller's part, so that there is one copy of it for all sizes.
+/// If the bin of the k-th largest is crowded, nothing is written: refining is the caller's part, so that there is one copy
+/// of it for all sizes. The bin is noted if the row is too long for [`crowded`], which finds it in the bins.
 ///
 /// The bins are empty and the counters zero. Collective over the block.
 #[inline(always)]
@@ -152,7 +152,6 @@ pub fn select_held<E: Element, H: Held<E>>(
     grid::let_later_start();
     let pick = bins.pick::<SignMagnitude>(wanted);
     if pick.count > RANKED || pick.bin == LOWEST_BIN {
-        // Of a shorter row `crowded` asks the bins.
         if const { H::SCORES > crowded::HELD } {
             scratch.note(half::narrowed(pick));
         }

@@ -36,31 +36,26 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     // As in `auto::run`.
     grid::wait_for_earlier();
     let row = block::index();
-    let length = batch.length(row);
-    let share = if is_read_ahead(&batch, row) {
-        read_ahead(&batch, row)
-    } else {
-        let scores = Scores::<E>::new(batch.scores(row, batch.valid(row, length)));
-        scores.share(0, scores.vectors(), const { vectors_ahead::<E>() })
-    };
-    let (len, outcome) = select(&batch, options, row, length, share, scratch);
+    let (len, outcome) = select(&batch, options, row, scratch);
     if outcome != Outcome::Done {
         complete(&batch, options, row, len, outcome, scratch.words, scratch);
     }
 }
 
-/// Writes the output of a row for which `length` is in `lengths`; `share` is what has been read of it, in the first [`AHEAD`]
-/// places. Returns its valid length, and whether the bin of the k-th largest is crowded, as
-/// [`resident::select`] does. The bins are empty and the counters zero. Collective over the block.
+/// Writes the output of a row as [`resident::select`] does, and returns its valid length, too. The bins are empty and the
+/// counters zero. Collective over the block.
 #[inline(always)]
-fn select<E: Element>(
-    batch: &Batch<E>,
-    options: Options,
-    row: u32,
-    length: i32,
-    share: Share<4>,
-    scratch: Scratch,
-) -> (u32, Outcome) {
+fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scratch) -> (u32, Outcome) {
+    let length = batch.length(row);
+    let readable = Scores::<E>::new(batch.scores(row, batch.max_len));
+    // Without vectors that are partly in the row.
+    let is_even = readable.first_place() == 0 && batch.max_len.is_multiple_of(E::PER_VECTOR);
+    let share = if is_even {
+        read_ahead(readable)
+    } else {
+        let scores = Scores::<E>::new(batch.scores(row, batch.valid(row, length)));
+        scores.share(0, scores.vectors(), const { vectors_ahead::<E>() })
+    };
     // Opaque: not computed before the scores are on their way, which would wait for it.
     let len = batch.valid(row, opaque(length.cast_unsigned()).cast_signed());
     if len <= batch.k {
@@ -91,13 +86,6 @@ fn select<E: Element>(
     (len, outcome)
 }
 
-/// Whether scores of a row may be read before its length is known: it has no vectors that are partly in it.
-#[inline(always)]
-fn is_read_ahead<E: Element>(batch: &Batch<E>, row: u32) -> bool {
-    let readable = Scores::<E>::new(batch.scores(row, batch.max_len));
-    readable.first_place() == 0 && batch.max_len.is_multiple_of(E::PER_VECTOR)
-}
-
 /// A thread's vectors of the first [`AHEAD`] places.
 const fn vectors_ahead<E: Element>() -> usize {
     (AHEAD / E::PER_VECTOR / THREADS) as usize
@@ -106,8 +94,7 @@ const fn vectors_ahead<E: Element>() -> usize {
 /// This thread's share of the first [`AHEAD`] places of a row of whole vectors, on its way. Where the row ends before,
 /// there may be any scores.
 #[inline(always)]
-fn read_ahead<E: Element>(batch: &Batch<E>, row: u32) -> Share<4> {
-    let row = Scores::<E>::new(batch.scores(row, batch.max_len));
+fn read_ahead<E: Element>(row: Scores<E>) -> Share<4> {
     let own = opaque(thread::index());
     let mut vectors = [[E::NO_SCORES; 4]; 4];
     for v in 0..const { vectors_ahead::<E>() } {
