@@ -291,14 +291,7 @@ pub fn ordered() -> Vec<Case> {
 
 /// The rows of `tests/data`, of the given lengths: the benchmark's main job.
 pub fn real(pitch: u32, lengths: Vec<u32>) -> Case {
-    Case {
-        list: "real",
-        batch: Batch::Mixed { label: "indexer", pitch, max_len: pitch, lengths },
-        k: 2048,
-        distribution: Distribution::Real,
-        options: Options::default(),
-        origin_us: None,
-    }
+    Case { distribution: Distribution::Real, ..Case::mixed("real", "indexer", pitch, lengths) }
 }
 
 /// Everything that a GPU runs by default, after the real rows.
