@@ -53,7 +53,7 @@ pub use entry::{Entry, Parameter, Slot};
 pub use global::{Global, Halves};
 pub use groups::{block, cluster, grid, thread, warp};
 pub use machine::{AtomicOp, Machine, Order, Scope, Shuffle, Space};
-pub use shared::{Carve, Remote, Shared};
+pub use shared::{Carve, Cursor, Remote, Shared};
 
 /// The backend this build uses: PTX on the GPU, the emulator elsewhere.
 #[cfg(all(target_arch = "nvptx64", not(feature = "rust-cuda")))]

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use crate::{Active, AtomicOp, Machine, Order, Scope, Space, Word};
+use crate::{Active, AtomicOp, Machine, Order, Scope, Space, Word, opaque};
 
 /// Hands out the block's dynamic shared memory piece by piece, in call order.
 ///
@@ -114,6 +114,12 @@ impl<T: Word> Shared<T> {
         unsafe { Active::shared_store4(self.at(index, 4), value.map(T::to_bits)) }
     }
 
+    /// Where to write words one after the other, from word `first` on.
+    #[inline(always)]
+    pub fn cursor(self, first: u32) -> Cursor<T> {
+        Cursor { array: self, next: self.start + first * 4 }
+    }
+
     /// The same array in block `rank` of the cluster.
     #[inline(always)]
     pub fn at_rank(self, rank: u32) -> Remote<T> {
@@ -161,6 +167,28 @@ impl Shared<u32> {
     pub fn reduce(self, op: AtomicOp, index: u32, value: u32) {
         // SAFETY: in bounds by the promise given to `Carve::array`; atomics do not race with each other.
         unsafe { Active::shared_reduce(op, self.at(index, 1), value) }
+    }
+}
+
+/// A place in an array of words that are written one after the other: their addresses are counted, and not computed of an
+/// index each.
+#[derive(Clone, Copy)]
+pub struct Cursor<T> {
+    array: Shared<T>,
+    next: u32,
+}
+
+impl<T: Word> Cursor<T> {
+    /// Writes the next word.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn push(&mut self, value: T) {
+        let Shared { start, len, .. } = self.array;
+        Active::check_index(Space::Shared, (self.next.wrapping_sub(start) / 4) as usize, 1, len as usize);
+        // SAFETY: in bounds and free of races by the promise given to `Carve::array`.
+        unsafe { Active::shared_store(self.next, value.to_bits()) };
+        // Opaque: otherwise the next address is computed whether or not this word is written.
+        self.next = opaque(self.next) + 4;
     }
 }
 

@@ -53,6 +53,25 @@ fn carving_more_shared_memory_than_there_is_is_reported() {
 }
 
 #[test]
+fn a_word_written_behind_the_last_one_is_reported() {
+    let line = Line::default();
+    let launch = Launch::new(1, 1).with_shared_bytes(400);
+    for fault in always_faulty(&launch, |memory, launch| {
+        run_closure(memory, "cursor", launch, || {
+            // SAFETY: the emulator checks every access.
+            let words = unsafe { Carve::dynamic().array::<u32>(10) };
+            let mut next = words.cursor(9);
+            next.push(1);
+            here!(line, next.push(2));
+        })
+    }) {
+        let target = Target::Index { space: Space::Shared, index: 10, count: 1, length: 10 };
+        assert_eq!(fault.kind, FaultKind::OutOfBounds { target });
+        assert_eq!(lines(&fault).0, line.get());
+    }
+}
+
+#[test]
 fn a_part_that_ends_behind_its_array_is_reported() {
     let line = Line::default();
     let launch = Launch::new(1, 1).with_shared_bytes(400);

@@ -143,6 +143,26 @@ fn shared_memory_holds_words_and_vectors() {
 }
 
 #[test]
+fn words_are_written_one_after_the_other() {
+    let launch = Launch::new(1, 32).with_shared_bytes(32 * 12);
+    let values = per_thread(&launch, || {
+        // SAFETY: the emulator checks every access.
+        let words: Shared<u32> = unsafe { Carve::dynamic().array(96) };
+        let t = thread::index();
+        // Two words, or three, which leave no gaps.
+        let mut next = words.cursor(2 * t + t / 2);
+        for value in 0..2 + t % 2 {
+            next.push(100 * t + value);
+        }
+        block::sync();
+        words.get(79 - t)
+    });
+    let written: Vec<u32> = (0..32).flat_map(|t| (0..2 + t % 2).map(move |value| 100 * t + value)).collect();
+    assert_eq!(written.len(), 80);
+    assert!(values.into_iter().eq(written.into_iter().rev().take(32)));
+}
+
+#[test]
 fn shared_memory_is_cut_from_both_ends_and_arrays_have_parts() {
     let launch = Launch::new(1, 32).with_shared_bytes(1024);
     let values = per_thread(&launch, || {

@@ -30,7 +30,7 @@ const GROUPS: u32 = COUNT / GROUP;
 const PICKED: u32 = 4;
 const WARPS: u32 = THREADS / warp::SIZE;
 /// Words behind the bins: one for what is not counted, all for what [`Bins::words`] is used for.
-const SPARE: u32 = 128;
+const SPARE: u32 = 32;
 
 /// How the numbers of the bins follow the order of the elements.
 pub trait BinOrder {

@@ -301,8 +301,13 @@ impl<E: Element> OutRow<E> {
 #[inline(always)]
 fn for_each_staged(staged: Staged, count: u32, put: impl Fn(u32, u32)) {
     const AT_ONCE: u32 = 4;
-    let mut own = opaque(thread::index());
-    while own < count {
+    const { assert!(super::MAX_K.is_multiple_of(AT_ONCE * THREADS)) };
+    // Without a loop.
+    for of in 0..const { super::MAX_K / (AT_ONCE * THREADS) } {
+        let own = opaque(thread::index()) + of * AT_ONCE * THREADS;
+        if own >= count {
+            return;
+        }
         // All are read before the first is written.
         let mut indices = [0; AT_ONCE as usize];
         for i in 0..AT_ONCE {
@@ -314,21 +319,17 @@ fn for_each_staged(staged: Staged, count: u32, put: impl Fn(u32, u32)) {
                 put(number, indices[i as usize]);
             }
         }
-        own += AT_ONCE * THREADS;
     }
 }
 
-/// Positions of an output row in shared memory that follow each other without a gap.
-const RUNS: u32 = 32;
-
 /// An output row in the making, in shared memory: single words at scattered positions are slow to write to
-/// device memory.
+/// device memory. The lanes of a warp write runs of different lengths, which do not meet in one bank often.
 #[derive(Clone, Copy)]
 pub struct Staged(Shared<u32>);
 
 impl Staged {
     /// Words that the longest output row takes.
-    pub const WORDS: u32 = super::MAX_K + super::MAX_K / RUNS;
+    pub const WORDS: u32 = super::MAX_K;
 
     /// Stages in `words`, of which there are [`Staged::WORDS`].
     #[inline(always)]
@@ -339,13 +340,13 @@ impl Staged {
     /// Puts an index at a position.
     #[inline(always)]
     pub fn set(self, position: u32, index: u32) {
-        self.0.set(Self::word(position), index);
+        self.0.set(position, index);
     }
 
     /// The index at a position.
     #[inline(always)]
     pub fn get(self, position: u32) -> u32 {
-        self.0.get(Self::word(position))
+        self.0.get(position)
     }
 
     /// Puts the indices of the bits set in this lane's `winners`, of which there are up to `count`, at positions
@@ -358,11 +359,11 @@ impl Staged {
 
     /// The same at the positions from `position` on, which were reserved for this lane.
     #[inline(always)]
-    pub fn set_reserved(self, winners: u32, count: u32, mut position: u32, index: impl Fn(u32) -> u32) {
+    pub fn set_reserved(self, winners: u32, count: u32, position: u32, index: impl Fn(u32) -> u32) {
+        let mut next = self.0.cursor(position);
         for bit in 0..count {
             if winners >> bit & 1 != 0 {
-                self.set(position, index(bit));
-                position += 1;
+                next.push(index(bit));
             }
         }
     }
@@ -371,12 +372,5 @@ impl Staged {
     #[inline(always)]
     pub fn set_bits(self, bits: u32, position: u32, index: impl Fn(u32) -> u32) {
         for_each_bit(bits, position, |position, bit| self.set(position, index(bit)));
-    }
-
-    /// The lanes of a warp write runs of about four positions: where a run begins, so many lanes would meet in one bank,
-    /// if there were not a word left out after each [`RUNS`].
-    #[inline(always)]
-    fn word(position: u32) -> u32 {
-        position + position / RUNS
     }
 }
