@@ -6,7 +6,7 @@
 //! a bin with all that rounds to them.
 
 use super::histogram::Pick;
-use super::key::{NAN, key};
+use super::key::{NAN, SIGN, key};
 use super::refine::{KeyRange, Narrowed};
 
 /// Bits of a half-precision number below its bin.
@@ -16,6 +16,8 @@ const SIGN_BIN: u32 = 0x8000 >> SHIFT;
 const INFINITY_BIN: u32 = 0x7c00 >> SHIFT;
 /// Bin of the negative infinity, of all numbers that round to it, and of NaN.
 pub const LOWEST_BIN: u32 = SIGN_BIN | INFINITY_BIN;
+/// The smallest normal number.
+const SMALLEST_NORMAL: u32 = 0x0400;
 /// A half-precision NaN: nothing is at least as large.
 const NOTHING: u32 = 0x7fff;
 /// What scores from here on round to: +0.0, together with everything above.
@@ -65,6 +67,14 @@ impl Bounds {
 /// The keys of the scores of a bin.
 #[inline(always)]
 pub fn keys(bin: u32) -> KeyRange {
+    let magnitude = bin % SIGN_BIN;
+    if magnitude > SMALLEST_NORMAL >> SHIFT && magnitude < INFINITY_BIN {
+        // Most bins: as many magnitudes for either sign, without a branch.
+        let smallest = middle_below(magnitude << SHIFT).to_bits();
+        let largest = smallest + ((1 << (SHIFT + 13)) - 1);
+        let (first, last) = if bin < SIGN_BIN { (smallest, largest) } else { (!largest, !smallest) };
+        return KeyRange { first: first ^ SIGN, last: last ^ SIGN };
+    }
     let first = if bin == LOWEST_BIN { NAN } else { key(lower_edge(bin)) };
     let last = match above(bin) {
         Some(above) => key(lower_edge(above)) - 1,
@@ -99,7 +109,6 @@ pub fn lower_edge(bin: u32) -> f32 {
 /// infinity, between 65,536 and the largest number.
 #[inline(always)]
 fn middle_below(half: u32) -> f32 {
-    const SMALLEST_NORMAL: u32 = 0x0400;
     const REBIAS: u32 = (127 - 15) << 23;
     if half <= SMALLEST_NORMAL {
         (2 * half - 1) as f32 * (1.0 / (1 << 25) as f32)
@@ -156,6 +165,13 @@ mod tests {
         }
         for zero in [0.0, -0.0, f32::MIN_POSITIVE, -f32::MIN_POSITIVE] {
             assert_eq!(bin(zero), 0);
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_bin_begin_with_that_of_its_lowest_score() {
+        for number in ascending().skip(1) {
+            assert_eq!(keys(number).first, key(lower_edge(number)), "bin {number:#x}");
         }
     }
 

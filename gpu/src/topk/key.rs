@@ -10,7 +10,8 @@ pub const ABSENT: u32 = 0;
 pub const NAN: u32 = 1;
 /// The key of -inf, the lowest of the numbers.
 const NEGATIVE_INFINITY: u32 = 0x007f_ffff;
-const SIGN: u32 = 0x8000_0000;
+/// What the keys of the scores from zero on have set.
+pub(super) const SIGN: u32 = 0x8000_0000;
 
 /// The key of a score: `a < b` if and only if `key(a) < key(b)`; NaN is lowest, zeros are equal.
 #[inline(always)]
