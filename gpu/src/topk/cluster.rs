@@ -230,7 +230,7 @@ fn first_index<E: Element>(slice: Slice<E>) -> u32 {
 /// k largest. What is known of the k-th largest was noted. Of the elements equal to it those with the lowest indices are
 /// taken, which are looked for in the slice, unless `will_any_do` ([`Outcome::EqualApart`]).
 ///
-/// Collective over the cluster; begins with a block barrier.
+/// The extremes are zero. Collective over the cluster; begins with a block barrier.
 #[inline(always)]
 pub(super) fn refine_slice<E: Element>(
     source: &impl Source,

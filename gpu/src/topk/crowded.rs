@@ -67,8 +67,8 @@ pub fn select<E: Element>(
         narrowed = Narrowed { range, above: narrowed.above + above, count };
     }
     let Narrowed { range, above, count } = narrowed;
-    let are_equal = range.first == range.last;
-    if count > RANKED && !(are_equal && options.are_none()) {
+    let takes_any = range.first == range.last && options.are_none();
+    if count > RANKED && !takes_any {
         scratch.note(narrowed);
         return Outcome::Crowded;
     }
@@ -78,7 +78,7 @@ pub fn select<E: Element>(
         selected |= u32::from(keys[i as usize] >= range.first) << i;
     }
     let found = Found { winners, ties: selected & !winners, pick: Pick { bin: 0, above, count } };
-    if count <= RANKED {
+    if !takes_any {
         return place::<E, Pairs<{ HELD as usize / 2 }>>(row, wanted, options, found, scratch, out);
     }
     place_equal(row, wanted, found, scratch);

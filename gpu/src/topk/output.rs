@@ -93,7 +93,8 @@ impl Counters {
     /// A position for one tie.
     #[inline(always)]
     pub fn tie(self) -> u32 {
-        self.0.atomic(AtomicOp::Add, Self::TIES, 1)
+        // Opaque: the assembler lets one lane add a constant for all, which takes longer for the few that have a tie.
+        self.0.atomic(AtomicOp::Add, Self::TIES, opaque(1))
     }
 
     /// Winners that were placed, after a block barrier.

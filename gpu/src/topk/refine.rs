@@ -138,6 +138,14 @@ impl Scratch {
         self.bins.zero();
         if thread::index() == 0 {
             self.counters.start(0, 0);
+        }
+        self.zero_extremes();
+    }
+
+    /// Zeroes the extremes. Collective over the block; a block barrier before the first use.
+    #[inline(always)]
+    pub(super) fn zero_extremes(self) {
+        if thread::index() == 0 {
             self.extremes.set(Self::LOW, 0);
             self.extremes.set(Self::HIGH, 0);
         }
@@ -239,7 +247,8 @@ impl Merge for Alone {
 /// Narrows `found` until its range holds one key, or just the elements that are wanted, or at most `enough`.
 ///
 /// The range holds the `wanted`-th largest element of the sources of all blocks that `merge` brings together.
-/// Collective over them; begins with a block barrier, and needs one of all of them before the bins are used again.
+/// The extremes are zero. Collective over them, after a block barrier; needs one of all of them before the bins are used
+/// again.
 #[inline(always)]
 pub fn narrow(
     source: &impl Source,
@@ -251,12 +260,6 @@ pub fn narrow(
 ) -> Narrowed {
     let Scratch { bins, extremes, .. } = scratch;
     let Narrowed { mut range, mut above, mut count } = found;
-    block::sync();
-    if thread::index() == 0 {
-        extremes.set(Scratch::LOW, 0);
-        extremes.set(Scratch::HIGH, 0);
-    }
-    block::sync();
     // With a bin for each key there is nothing to measure.
     if range.shift() > 0 {
         let mut distances = Distances::of(range);
@@ -299,6 +302,7 @@ pub fn select(source: &impl Source, wanted: u32, lowest_indices: bool, scratch: 
     // all that is known is noted, and not held in registers.
     loop {
         block::sync();
+        scratch.zero_extremes();
         let mut known = scratch.noted();
         let (mut wanted_of_view, mut enough) = (wanted, RANKED);
         if view.equal != ABSENT {
@@ -306,6 +310,7 @@ pub fn select(source: &impl Source, wanted: u32, lowest_indices: bool, scratch: 
             let range = KeyRange { first: ABSENT + 1, last: u32::MAX };
             known = Narrowed { range, above: 0, count: known.count };
         }
+        block::sync();
         let narrowed = narrow(&view, known, wanted_of_view, enough, scratch, &Alone);
         let Narrowed { range, above, count } = narrowed;
         if view.equal != ABSENT {

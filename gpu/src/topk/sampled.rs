@@ -211,6 +211,7 @@ pub(super) fn guess<E: Element>(
     block::sync();
     if thread::index() == 0 {
         notes.0.set(Notes::HIGHEST, extremes.get(Scratch::HIGH));
+        extremes.set(Scratch::HIGH, 0);
     }
     let pick = bins.pick::<SignMagnitude>(rank);
     let (mut passing, mut crowded) = (half::lower_edge(pick.bin), ABSENT);

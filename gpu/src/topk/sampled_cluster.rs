@@ -108,6 +108,7 @@ pub fn select<E: Element>(
             });
             return if takes_any { Outcome::EqualApart } else { Outcome::Staged };
         }
+        scratch.zero_extremes();
         return refine_slice(&listed, slice, wanted, will_any_do, scratch, team);
     }
     if is_complete
@@ -116,6 +117,7 @@ pub fn select<E: Element>(
     {
         return Outcome::Staged;
     }
+    scratch.zero_extremes();
     scratch.note(Narrowed::UNKNOWN);
     Outcome::Crowded
 }
