@@ -21,6 +21,15 @@ pub const fn words(capacity: u32) -> u32 {
 /// Up to this many candidates are ranked by comparing all pairs, which takes no barrier.
 const RANKED: u32 = 512;
 
+/// Which of two candidates with the same key is before the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TieBreak {
+    /// The one with the lower index.
+    Index,
+    /// The one at the lower place of the list.
+    Place,
+}
+
 /// A list of keys and of the indices they came from.
 #[derive(Clone, Copy)]
 pub struct Candidates {
@@ -58,10 +67,16 @@ impl Candidates {
         (self.keys.get(number), self.indices.get(number))
     }
 
-    /// As [`get`](Self::get), from the list that block `rank` of the cluster has at the same place.
+    /// The key at place `number` of the list that block `rank` of the cluster has in the same place.
     #[inline(always)]
-    pub fn get_at_rank(self, rank: u32, number: u32) -> (u32, u32) {
-        (self.keys.at_rank(rank).get(number), self.indices.at_rank(rank).get(number))
+    pub fn key_at_rank(self, rank: u32, number: u32) -> u32 {
+        self.keys.at_rank(rank).get(number)
+    }
+
+    /// The index there.
+    #[inline(always)]
+    pub fn index_at_rank(self, rank: u32, number: u32) -> u32 {
+        self.indices.at_rank(rank).get(number)
     }
 
     /// Writes the indices of the `wanted` largest of the first `count` candidates to `out`, from `position`
@@ -101,7 +116,7 @@ impl Candidates {
     pub fn rank<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
         // The assembler puts what follows `else` first.
         if count > warp::SIZE {
-            self.rank_some::<T, 4>(0, count, count, wanted, &mut put);
+            self.rank_some::<T, 4>(0, count, count, wanted, TieBreak::Index, &mut put);
         } else {
             self.rank_few::<T>(count, wanted, put);
         }
@@ -134,7 +149,7 @@ impl Candidates {
     }
 
     /// As [`rank`](Self::rank), but `put` is called for the candidates `first..end` only, of which a warp ranks `AT_ONCE`
-    /// together: for a few of many.
+    /// together: for a few of many. For a tie break by places, the list needs no indices but theirs.
     #[inline(always)]
     pub fn rank_some<const T: u32, const AT_ONCE: usize>(
         self,
@@ -142,8 +157,13 @@ impl Candidates {
         end: u32,
         count: u32,
         wanted: u32,
+        tie_break: TieBreak,
         put: &mut impl FnMut(u32, u32),
     ) {
+        let place = |number: u32| {
+            let lower = if tie_break == TieBreak::Index { self.indices.get(number) } else { number };
+            place((self.keys.get(number), lower))
+        };
         // A lane to each of the others. The comparisons of a warp's candidates do not wait for each other.
         let at_once = const { AT_ONCE as u32 };
         let lane = opaque(thread::lane());
@@ -151,12 +171,12 @@ impl Candidates {
         while first < end {
             let mut candidates = [0; AT_ONCE];
             for i in 0..AT_ONCE {
-                candidates[i] = place(self.get((first + i as u32).min(end - 1)));
+                candidates[i] = place((first + i as u32).min(end - 1));
             }
             let mut before = [0; AT_ONCE];
             let mut other = lane;
             while other < count {
-                let other_place = place(self.get(other));
+                let other_place = place(other);
                 for i in 0..AT_ONCE {
                     before[i] += u32::from(other_place > candidates[i]);
                 }
@@ -179,10 +199,10 @@ impl Candidates {
     }
 }
 
-/// One number to compare candidates by: higher keys first, then lower indices.
+/// One number to compare candidates by: higher keys first, then lower indices, or places.
 #[inline(always)]
-fn place((key, index): (u32, u32)) -> u64 {
-    u64::from(key) << u32::BITS | u64::from(!index)
+fn place((key, lower): (u32, u32)) -> u64 {
+    u64::from(key) << u32::BITS | u64::from(!lower)
 }
 
 impl TieSink for Candidates {

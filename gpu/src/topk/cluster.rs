@@ -26,15 +26,15 @@ use dsa_simt::{AtomicOp, Carve, Shared, block, cluster, grid, opaque, thread, wa
 use super::ascending::{Bitmap, Marked, Sorter};
 use super::auto::{complete, write_whole};
 use super::bins::{self, BinOrder, Bins, COUNT, SignMagnitude, THREADS};
-use super::candidates::{self, Candidates};
+use super::candidates::{self, Candidates, TieBreak};
 use super::element::Element;
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
-use super::key::{ABSENT, key};
+use super::key::ABSENT;
 use super::output::{Counters, OutRow, Staged, lowest_bit};
 use super::prefix::Sums;
 use super::refine::{self, KeyRange, Merge, Narrowed, Outcome, Scratch};
-use super::resident::{self, Held, Pairs};
+use super::resident::{self, Held, Pairs, Tie};
 use super::sampled_cluster::{self, Streamed};
 use super::scores::{Keys, Scores, Slice, index};
 use super::source::{Source, Tile, Visitor};
@@ -131,7 +131,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
             refine_slice(&slice, slice, batch.k, will_any_do, scratch, team)
         };
     }
-    finish(&batch, own_row(), slice, is_ascending, outcome, scratch, team);
+    finish(&batch, own_row(), slice, options, outcome, scratch, team);
 }
 
 /// Up to this many elements are ranked by comparing all pairs, which all blocks do together.
@@ -204,18 +204,22 @@ fn select<E: Element, H: Held<E>>(
     scratch.note(Narrowed { range: KeyRange { first: 0, last: 0 }, above: pick.above, count: pick.count });
     let bounds = Bounds::of(pick.bin);
     let winners = held.at_least(bounds.high);
-    let mut ties = held.at_least(bounds.low) & !winners;
-    let start = first_index(slice);
+    let ties = held.at_least(bounds.low) & !winners;
+    let (row, start) = (slice.row, first_index(slice));
+    // As in `resident::place`: on its way while the winners are placed.
+    let first = Tie::first_of(row, start, ties);
     if is_ascending {
         words.set(thread::index(), winners);
         counters.count_winners(winners.count_ones());
+        first.for_each(row, start, ties, |tie| tie.list(team.listed, counters.tie()));
     } else {
-        team.staged().set_winners(counters, winners, H::SCORES, |bit| index::<E>(start, bit));
-    }
-    while ties != 0 {
-        let index = index::<E>(start, lowest_bit(ties));
-        team.listed.add(counters.tie(), key(slice.row.get(index)), index);
-        ties &= ties - 1;
+        let (position, mut number) = counters.reserve_few(winners.count_ones(), ties.count_ones());
+        let first = first.arrived();
+        team.staged().set_reserved(winners, H::SCORES, position, |bit| index::<E>(start, bit));
+        first.for_each(row, start, ties, |tie| {
+            tie.list(team.listed, number);
+            number += 1;
+        });
     }
     if is_ascending { Outcome::Marked } else { Outcome::Staged }
 }
@@ -348,7 +352,7 @@ fn finish<E: Element>(
     batch: &Batch<E>,
     row: u32,
     slice: Slice<E>,
-    is_ascending: bool,
+    options: Options,
     outcome: Outcome,
     scratch: Scratch,
     team: Team,
@@ -356,6 +360,7 @@ fn finish<E: Element>(
     let Scratch { bins, counters, words, sums, .. } = scratch;
     let staged = team.staged();
     let slice = own_slice(slice.row);
+    let (is_ascending, will_any_do) = (options.is_ascending(), options.are_none());
     let is_marked = outcome == Outcome::Marked;
     let (start, len) = (slice.first_index(), slice.end_index().saturating_sub(slice.first_index()));
     // What is staged of a slice that is not too long is sorted by a bitmap, in which it is marked while the block waits.
@@ -372,12 +377,16 @@ fn finish<E: Element>(
     let Narrowed { above, count, .. } = scratch.noted();
     let are_equal = outcome == Outcome::EqualApart;
     let (first, own) = team.winners();
+    let rank = cluster::rank();
+    // Each block ranks equally many, whoever has listed them.
+    let share = part(count);
     if !are_equal {
-        team.gather();
+        // Where any of equal scores will do, a block needs the indices of those that it ranks only.
+        let needs_index = |number: u32| !will_any_do || number.wrapping_sub(rank * share) < share;
+        team.gather(count, needs_index);
     }
     block::sync();
     let out = OutRow::new(batch, row, slice.row);
-    let rank = cluster::rank();
     if !is_ascending {
         // Nobody's shared memory is read after this.
         cluster::leave();
@@ -387,12 +396,11 @@ fn finish<E: Element>(
             cluster::wait_until_left();
             return;
         }
-        // Each block ranks equally many, whoever has listed them.
-        let share = part(count);
         let first = (rank * share).min(count);
         let end = (first + share).min(count);
         let mut put = |rank, index| out.put(above + rank, index);
-        team.rank(first, end, count, batch.k - above, &mut put);
+        let tie_break = if will_any_do { TieBreak::Place } else { TieBreak::Index };
+        team.rank(first, end, count, batch.k - above, tie_break, &mut put);
         cluster::wait_until_left();
         return;
     }
@@ -410,7 +418,7 @@ fn finish<E: Element>(
             staged.set(own + number, index);
         }
     };
-    team.rank(listed_before, listed_end, count, batch.k - above, &mut select);
+    team.rank(listed_before, listed_end, count, batch.k - above, TieBreak::Index, &mut select);
     block::sync();
     let own = own + team.tally.get(Team::SELECTED);
     // What follows until the others have told theirs too needs nothing of them.
@@ -623,37 +631,62 @@ impl Team {
         bins.noted()
     }
 
-    /// Copies what all blocks have listed. Needs a block barrier before it is used.
+    /// Copies the `count` elements that all blocks have listed, but for the indices of long lists that `needs_index` does not say of their numbers.
+    /// Needs a block barrier before it is used.
     #[inline(always)]
-    fn gather(self) {
+    fn gather(self, count: u32, needs_index: impl Fn(u32) -> bool) {
         // Equally many threads for each block: whole warps.
         const { assert!(THREADS / MAX_BLOCKS >= warp::SIZE) };
         let shift = THREADS.ilog2() - cluster::size().ilog2();
         let rank = opaque(thread::index()) >> shift;
         let before = sum_of_lower(rank, |lower| self.listed_by(lower));
         let number = opaque(thread::index()) & ((1 << shift) - 1);
-        self.gather_some::<1>(rank, number, before, shift);
-        // Where one block has listed many, several are on their way together.
-        let mut number = number + (1 << shift);
-        while number < self.listed_by(rank) {
-            self.gather_some::<4>(rank, number, before, shift);
-            number += 4 << shift;
+        self.gather_some::<1>(rank, number, before, shift, |_| true);
+        // Where one block has listed more, several are on their way together.
+        let number = number + (1 << shift);
+        if number < self.listed_by(rank) {
+            self.gather_some::<4>(rank, number, before, shift, &needs_index);
+        }
+        // What is left of the longest lists is copied by all threads. (What one block gives to all others takes as long as it
+        // has words: that of all its indices would be as long again.)
+        let (lane, copied) = (thread::lane(), 5 << shift);
+        if count <= copied {
+            return;
+        }
+        let mut longer = warp::ballot(warp::ALL, lane < cluster::size() && self.listed_by(lane) > copied);
+        const { assert!(MOST_RANKED <= 4 * THREADS) };
+        while longer != 0 {
+            let rank = lowest_bit(longer);
+            let before = sum_of_lower(rank, |lower| self.listed_by(lower));
+            let number = copied + opaque(thread::index());
+            self.gather_some::<4>(rank, number, before, const { THREADS.ilog2() }, &needs_index);
+            longer &= longer - 1;
         }
     }
 
     /// Copies up to `N` of what block `rank` has listed, from place `number` on, `1 << shift` places apart.
     #[inline(always)]
-    fn gather_some<const N: usize>(self, rank: u32, number: u32, before: u32, shift: u32) {
+    fn gather_some<const N: usize>(
+        self,
+        rank: u32,
+        number: u32,
+        before: u32,
+        shift: u32,
+        needs_index: impl Fn(u32) -> bool,
+    ) {
         let number = |i: usize| number + ((i as u32) << shift);
-        let mut candidates = [(0, 0); N];
+        let (mut keys, mut indices) = ([0; N], [0; N]);
         for i in 0..N {
             if number(i) < self.listed_by(rank) {
-                candidates[i] = self.listed.get_at_rank(rank, number(i));
+                keys[i] = self.listed.key_at_rank(rank, number(i));
+                if needs_index(before + number(i)) {
+                    indices[i] = self.listed.index_at_rank(rank, number(i));
+                }
             }
         }
         for i in 0..N {
             if number(i) < self.listed_by(rank) {
-                self.gathered.add(before + number(i), candidates[i].0, candidates[i].1);
+                self.gathered.add(before + number(i), keys[i], indices[i]);
             }
         }
     }
@@ -661,12 +694,20 @@ impl Team {
     /// Calls `put` with the rank among the first `count` that were gathered, and the index, of each from number `first`
     /// to number `end` whose rank is below `wanted`. Collective over the block.
     #[inline(always)]
-    fn rank(self, first: u32, end: u32, count: u32, wanted: u32, put: &mut impl FnMut(u32, u32)) {
+    fn rank(
+        self,
+        first: u32,
+        end: u32,
+        count: u32,
+        wanted: u32,
+        tie_break: TieBreak,
+        put: &mut impl FnMut(u32, u32),
+    ) {
         // One to a warp, if that is enough: the warps work side by side.
         if end - first <= const { THREADS / warp::SIZE } {
-            self.gathered.rank_some::<THREADS, 1>(first, end, count, wanted, put);
+            self.gathered.rank_some::<THREADS, 1>(first, end, count, wanted, tie_break, put);
         } else {
-            self.gathered.rank_some::<THREADS, 4>(first, end, count, wanted, put);
+            self.gathered.rank_some::<THREADS, 4>(first, end, count, wanted, tie_break, put);
         }
     }
 

@@ -15,7 +15,7 @@ use dsa_simt::{block, grid, half_pair_at_least, opaque, thread};
 
 use super::ascending::Marked;
 use super::bins::{Bins, SignMagnitude, THREADS};
-use super::candidates::Candidates;
+use super::candidates::{Candidates, TieBreak};
 use super::element::{Element, bits_of_pairs, pair_of};
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
@@ -234,7 +234,7 @@ pub(super) fn place<E: Element, H: Held<E>>(
         if const { H::SCORES <= 16 } {
             ranked.rank::<THREADS>(pick.count, rest, put);
         } else {
-            ranked.rank_some::<THREADS, 4>(0, pick.count, pick.count, rest, &mut put);
+            ranked.rank_some::<THREADS, 4>(0, pick.count, pick.count, rest, TieBreak::Index, &mut put);
         }
     }
     Outcome::Done
@@ -242,7 +242,7 @@ pub(super) fn place<E: Element, H: Held<E>>(
 
 /// A score in the bin of the k-th largest.
 #[derive(Clone, Copy)]
-struct Tie {
+pub(super) struct Tie {
     score: f32,
     index: u32,
 }
@@ -250,7 +250,7 @@ struct Tie {
 impl Tie {
     /// The one of the lowest bit set in `ties`, of which the first would be at index `start`; anything if none is.
     #[inline(always)]
-    fn first_of<E: Element>(row: Scores<E>, start: u32, ties: u32) -> Self {
+    pub(super) fn first_of<E: Element>(row: Scores<E>, start: u32, ties: u32) -> Self {
         if ties == 0 {
             return Self { score: 0.0, index: 0 };
         }
@@ -261,7 +261,13 @@ impl Tie {
     /// Calls `f` with this one, which is the first one of `ties`, and all others. Each is read when the one before it has
     /// been dealt with.
     #[inline(always)]
-    fn for_each<E: Element>(self, row: Scores<E>, start: u32, mut ties: u32, mut f: impl FnMut(Self)) {
+    pub(super) fn for_each<E: Element>(
+        self,
+        row: Scores<E>,
+        start: u32,
+        mut ties: u32,
+        mut f: impl FnMut(Self),
+    ) {
         let mut tie = self;
         while ties != 0 {
             f(tie);
@@ -272,13 +278,13 @@ impl Tie {
 
     /// Lists it at place `number`.
     #[inline(always)]
-    fn list(self, ranked: Candidates, number: u32) {
+    pub(super) fn list(self, ranked: Candidates, number: u32) {
         ranked.add(number, number_key(self.score), self.index);
     }
 
     /// The same, once it has been read: otherwise the compiler would read it where it is used.
     #[inline(always)]
-    fn arrived(self) -> Self {
+    pub(super) fn arrived(self) -> Self {
         Self { score: f32::from_bits(opaque(self.score.to_bits())), ..self }
     }
 }
