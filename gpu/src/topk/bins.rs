@@ -32,8 +32,22 @@ const WARPS: u32 = THREADS / warp::SIZE;
 /// Words behind the bins: one for what is not counted, all for what [`Bins::words`] is used for.
 const SPARE: u32 = 32;
 
+/// Where bins are spread: the bits of a bin's number that higher ones are added to, without a carry.
+pub(super) const SPREAD: u32 = 0x1c;
+/// How much higher these are.
+pub(super) const SPREAD_BY: u32 = 3;
+
 /// How the numbers of the bins follow the order of the elements.
 pub trait BinOrder {
+    /// Whether neighbouring bins are spread over the banks of the memory ([`word`](Self::word)).
+    const IS_SPREAD: bool = false;
+
+    /// The word in which a bin is counted. The four bins of a group have four words in their order.
+    #[inline(always)]
+    fn word(bin: u32) -> u32 {
+        if Self::IS_SPREAD { bin ^ bin >> SPREAD_BY & SPREAD } else { bin }
+    }
+
     /// The first of the four bins of group `group`, of which group 0 has the highest elements, and whether
     /// their elements ascend with their numbers.
     fn group(group: u32) -> (u32, bool);
@@ -73,9 +87,14 @@ impl BinOrder for Descending {
 }
 
 /// The numbers are the leading bits of a sign and a magnitude: those of the upper half descend.
+///
+/// Scores with few digits, as those that were quantised, have bins of which the lowest bits are zero. So that they do not
+/// meet in few banks, they are spread.
 pub struct SignMagnitude;
 
 impl BinOrder for SignMagnitude {
+    const IS_SPREAD: bool = true;
+
     #[inline(always)]
     fn group(group: u32) -> (u32, bool) {
         let positive = group < GROUPS / 2;
@@ -131,22 +150,22 @@ impl Bins {
         self.counts
     }
 
-    /// Counts one element.
+    /// Counts one element in the bin of which this is the word ([`BinOrder::word`]).
     #[inline(always)]
-    pub fn add(self, bin: u32) {
-        self.counts.reduce(AtomicOp::Add, bin, 1);
+    pub fn add(self, word: u32) {
+        self.counts.reduce(AtomicOp::Add, word, 1);
     }
 
     /// Counts one element, or drops it if there is no such bin, without a branch.
     #[inline(always)]
-    pub fn add_or_drop(self, bin: u32) {
-        self.add(bin.min(COUNT));
+    pub fn add_or_drop(self, word: u32) {
+        self.add(word.min(COUNT));
     }
 
     /// Counts one element if `counts`, without a branch.
     #[inline(always)]
-    pub fn add_if(self, counts: bool, bin: u32) {
-        self.add(if counts { bin } else { COUNT });
+    pub fn add_if(self, counts: bool, word: u32) {
+        self.add(if counts { word } else { COUNT });
     }
 
     /// Finds the bin of the `wanted`-th largest element (1 is the largest). All threads get the answer.
@@ -155,8 +174,8 @@ impl Bins {
     /// after the last count, and [`zero`](Self::zero) before the next one.
     #[inline(always)]
     pub fn pick<O: BinOrder>(self, wanted: u32) -> Pick {
-        let own_groups = Groups::own();
-        let counts = own_groups.firsts::<O>().map(|first| sum(self.counts.get4(first)));
+        let own_groups = Groups::own::<O>();
+        let counts = own_groups.firsts::<O>().map(|first| sum(self.counts.get4(O::word(first))));
         // Before the barrier, where warps wait for each other anyway.
         let in_warp = inclusive_sum(counts[0] + counts[1]);
         if thread::lane() == warp::SIZE - 1 {
@@ -173,7 +192,7 @@ impl Bins {
             let mut above = if in_higher { above } else { above + higher };
             let (first, ascending) = O::group(own_groups.first + u32::from(!in_higher));
             // Read again by this one thread, instead of held by all of them.
-            let [a, b, c, d] = descending(self.counts.get4(opaque(first)), ascending);
+            let [a, b, c, d] = descending(self.counts.get4(O::word(opaque(first))), ascending);
             let (mut place, mut count) = (0, a);
             if above + count < wanted {
                 (above, place, count) = (above + a, 1, b);
@@ -206,18 +225,18 @@ impl Bins {
 }
 
 impl Bins {
-    /// Replaces each count by the number of elements in that bin and all higher ones. All threads get the place of the
-    /// bin of the `wanted`-th largest element ([`BinOrder::at`]), or the last place if there are not so many. `outline`, of
-    /// [`STRETCHES`] words, gets the running sum at the last place of each stretch.
+    /// Replaces each count, in its word, by the number of elements in that bin and all higher ones. All threads get the
+    /// place of the bin of the `wanted`-th largest element ([`BinOrder::at`]), or the last place if there are not so many.
+    /// `outline`, of [`STRETCHES`] words, gets the running sum at the last place of each stretch.
     ///
     /// Collective over the block; needs a block barrier after the last count.
     #[inline(always)]
     pub fn accumulate<O: BinOrder>(self, wanted: u32, sums: Sums, outline: Shared<u32>) -> u32 {
-        let own_groups = Groups::own();
+        let own_groups = Groups::own::<O>();
         let firsts = own_groups.firsts::<O>();
         let (_, ascending) = O::group(own_groups.first);
         let running = |[a, b, c, d]: [u32; 4]| [a, a + b, a + b + c, a + b + c + d];
-        let counts = firsts.map(|first| running(descending(self.counts.get4(first), ascending)));
+        let counts = firsts.map(|first| running(descending(self.counts.get4(O::word(first)), ascending)));
         let [upper, lower] = own_groups.in_order(counts);
         let own = upper[3] + lower[3];
         let ([before], [total]) = sums.before([own]);
@@ -225,7 +244,7 @@ impl Bins {
         let lower = lower.map(|count| count + upper[3]);
         let through = own_groups.in_order([upper, lower]);
         for i in 0..2 {
-            self.counts.set4(firsts[i], descending(through[i], ascending));
+            self.counts.set4(O::word(firsts[i]), descending(through[i], ascending));
         }
         const { assert!(STRETCH.is_multiple_of(2 * GROUP)) };
         let threads = const { STRETCH / (2 * GROUP) };
@@ -247,8 +266,8 @@ impl Bins {
     }
 }
 
-/// The two groups of a thread, which follow each other. Half of the lanes take the second one first: otherwise neighbouring
-/// lanes would skip every other group, and twice as many of them meet in one bank.
+/// The two groups of a thread, which follow each other. Unless they are spread, half of the lanes take the second one first:
+/// otherwise neighbouring lanes would skip every other group, and twice as many of them meet in one bank.
 #[derive(Clone, Copy)]
 struct Groups {
     first: u32,
@@ -257,11 +276,12 @@ struct Groups {
 
 impl Groups {
     #[inline(always)]
-    fn own() -> Self {
+    fn own<O: BinOrder>() -> Self {
         const { assert!(GROUPS == 2 * THREADS) };
         let thread = opaque(thread::index());
-        // Eight lanes read eight groups at once: all the banks there are.
-        Self { first: 2 * thread, is_second_first: thread & 4 != 0 }
+        // Eight lanes read eight groups at once: all the banks there are. Where they are spread, these are in two stretches of
+        // eight groups, one of which has the words of odd groups in the places of even ones.
+        Self { first: 2 * thread, is_second_first: !O::IS_SPREAD && thread & 4 != 0 }
     }
 
     /// The first bins of both, as this lane takes them.
@@ -287,4 +307,35 @@ fn descending([a, b, c, d]: [u32; 4], ascending: bool) -> [u32; 4] {
 #[inline(always)]
 fn sum(counts: [u32; 4]) -> u32 {
     counts[0] + counts[1] + counts[2] + counts[3]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each bin has a word of its own, and those of a group follow each other.
+    fn words_are_the_bins_in_another_order<O: BinOrder>() {
+        let mut words: Vec<u32> = (0..COUNT).map(O::word).collect();
+        for group in words.chunks(GROUP as usize) {
+            assert!(group[0].is_multiple_of(GROUP));
+            assert!(group.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{group:?}");
+        }
+        words.sort_unstable();
+        assert!(words.into_iter().eq(0..COUNT));
+    }
+
+    #[test]
+    fn each_bin_has_its_word() {
+        words_are_the_bins_in_another_order::<Ascending>();
+        words_are_the_bins_in_another_order::<Descending>();
+        words_are_the_bins_in_another_order::<SignMagnitude>();
+    }
+
+    #[test]
+    fn bins_with_few_digits_have_words_in_many_banks() {
+        // Four numbers to an octave, in two octaves.
+        let words = (0..8).map(|number| SignMagnitude::word(16 * number));
+        let banks: std::collections::BTreeSet<u32> = words.map(|word| word % 32).collect();
+        assert_eq!(banks.len(), 8);
+    }
 }

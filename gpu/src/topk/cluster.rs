@@ -762,7 +762,7 @@ impl Merge for Team {
             let probe = (thread::warp() >> log2_size) * warp::SIZE + opaque(thread::lane());
             let places = (first + probe).min(COUNT);
             if probe < probes && places > 0 {
-                let count = bins.words().at_rank(rank).get(O::at(places - 1));
+                let count = bins.words().at_rank(rank).get(O::word(O::at(places - 1)));
                 words.reduce(AtomicOp::Add, at + probe, count);
             }
             let Pick { bin: probe, above, count } = self.find(at, probes, below, wanted, bins);

@@ -5,6 +5,7 @@
 //! each bin holds the scores of one interval. NaN is in the bin of the negative infinity, and the zeros share
 //! a bin with all that rounds to them.
 
+use super::bins;
 use super::histogram::Pick;
 use super::key::{NAN, SIGN, key};
 use super::refine::{KeyRange, Narrowed};
@@ -23,9 +24,12 @@ const NOTHING: u32 = 0x7fff;
 /// What scores from here on round to: +0.0, together with everything above.
 const ZERO_EDGE: f32 = -1.0 / (1 << 25) as f32;
 
-/// The bins of a pair of half-precision values.
+/// The words in which the bins of a pair of half-precision values are counted: [`BinOrder::word`](bins::BinOrder::word) of
+/// [`SignMagnitude`](bins::SignMagnitude).
 #[inline(always)]
-pub fn bins(pair: u32) -> (u32, u32) {
+pub fn words(pair: u32) -> (u32, u32) {
+    // Of both at once.
+    let pair = pair ^ pair >> bins::SPREAD_BY & (bins::SPREAD << SHIFT) * 0x1_0001;
     ((pair & 0xffff) >> SHIFT, pair >> (16 + SHIFT))
 }
 
@@ -121,12 +125,13 @@ fn middle_below(half: u32) -> f32 {
 mod tests {
     use dsa_simt::{half_pair, half_pair_at_least};
 
+    use super::super::bins::{BinOrder, COUNT, SignMagnitude};
     use super::*;
 
     fn bin(score: f32) -> u32 {
-        let (first, second) = bins(half_pair(score, score));
+        let (first, second) = words(half_pair(score, score));
         assert_eq!(first, second);
-        first
+        (0..COUNT).find(|&bin| SignMagnitude::word(bin) == first).unwrap()
     }
 
     /// All bins that hold scores, from the lowest up.

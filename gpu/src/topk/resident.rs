@@ -55,7 +55,7 @@ impl<const N: usize> Pairs<N> {
             // The same for all threads: whether any of them has a score in it.
             if first + (v as u32) * THREADS < end {
                 for i in 0..per_vector {
-                    let (a, b) = half::bins(pairs[v * per_vector + i]);
+                    let (a, b) = half::words(pairs[v * per_vector + i]);
                     bins.add(a);
                     bins.add(b);
                 }

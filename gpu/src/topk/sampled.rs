@@ -198,7 +198,7 @@ pub(super) fn guess<E: Element>(
     sample.for_each_four_quickly(meanwhile, |[a, b, c, d]| {
         // Not NaN: the maximum of NaN and a number is the number.
         highest = highest.max(key(a.max(b).max(c.max(d))));
-        let ((a, b), (c, d)) = (half::bins(half_pair(a, b)), half::bins(half_pair(c, d)));
+        let ((a, b), (c, d)) = (half::words(half_pair(a, b)), half::words(half_pair(c, d)));
         bins.add(a);
         bins.add(b);
         bins.add(c);
