@@ -631,8 +631,10 @@ impl Team {
         bins.noted()
     }
 
-    /// Copies the `count` elements that all blocks have listed, but for the indices of long lists that `needs_index` does not say of their numbers.
-    /// Needs a block barrier before it is used.
+    /// Copies what all blocks have listed, `count` elements. Of long lists, the indices are copied of those elements only whose
+    /// numbers `needs_index`. Needs a block barrier before it is used.
+    ///
+    /// What one block gives to all others takes as long as it has words.
     #[inline(always)]
     fn gather(self, count: u32, needs_index: impl Fn(u32) -> bool) {
         // Equally many threads for each block: whole warps.
@@ -647,8 +649,7 @@ impl Team {
         if number < self.listed_by(rank) {
             self.gather_some::<4>(rank, number, before, shift, &needs_index);
         }
-        // What is left of the longest lists is copied by all threads. (What one block gives to all others takes as long as it
-        // has words: that of all its indices would be as long again.)
+        // What is left of the longest lists is copied by all threads.
         let (lane, copied) = (thread::lane(), 5 << shift);
         if count <= copied {
             return;
