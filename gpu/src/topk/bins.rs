@@ -18,7 +18,7 @@ pub const COUNT: u32 = 1 << BITS;
 pub const BITS: u32 = 12;
 /// Words of shared memory that [`Bins::carve`] takes.
 pub const WORDS: u32 = ROOM + WARPS + PICKED;
-/// Words of shared memory that are free when the bins are not in use.
+/// Words of the bins and those behind them, which are free when the bins are not in use.
 pub const ROOM: u32 = COUNT + SPARE;
 /// Places of a stretch that [`Bins::accumulate`] gives the sum of.
 pub const STRETCH: u32 = 32;
@@ -29,12 +29,13 @@ const GROUP: u32 = 4;
 const GROUPS: u32 = COUNT / GROUP;
 const PICKED: u32 = 4;
 const WARPS: u32 = THREADS / warp::SIZE;
-/// Words behind the bins: one for what is not counted, all for what [`Bins::words`] is used for.
+/// Words behind the bins, of which one is for what is not counted: what follows begins in the first bank again.
 const SPARE: u32 = 32;
 
-/// Where bins are spread: the bits of a bin's number that higher ones are added to, without a carry.
+/// Where bins are spread, the bits of a bin's number that are XORed with those [`SPREAD_BY`] above: the bits of a bank but
+/// for the lowest two, so that the bins of a group stay together.
 pub(super) const SPREAD: u32 = 0x1c;
-/// How much higher these are.
+/// See [`SPREAD`].
 pub(super) const SPREAD_BY: u32 = 3;
 
 /// How the numbers of the bins follow the order of the elements.
@@ -150,13 +151,14 @@ impl Bins {
         self.counts
     }
 
-    /// Counts one element in the bin of which this is the word ([`BinOrder::word`]).
+    /// Counts one element in the bin of which this is the word ([`BinOrder::word`]): its number, in orders that are not
+    /// spread.
     #[inline(always)]
     pub fn add(self, word: u32) {
         self.counts.reduce(AtomicOp::Add, word, 1);
     }
 
-    /// Counts one element, or drops it if there is no such bin, without a branch.
+    /// Counts one element, or drops it if there is no such word, without a branch.
     #[inline(always)]
     pub fn add_or_drop(self, word: u32) {
         self.add(word.min(COUNT));

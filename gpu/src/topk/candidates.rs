@@ -160,7 +160,7 @@ impl Candidates {
         tie_break: TieBreak,
         put: &mut impl FnMut(u32, u32),
     ) {
-        let place = |number: u32| {
+        let order_of = |number: u32| {
             let lower = if tie_break == TieBreak::Index { self.indices.get(number) } else { number };
             place((self.keys.get(number), lower))
         };
@@ -171,14 +171,14 @@ impl Candidates {
         while first < end {
             let mut candidates = [0; AT_ONCE];
             for i in 0..AT_ONCE {
-                candidates[i] = place((first + i as u32).min(end - 1));
+                candidates[i] = order_of((first + i as u32).min(end - 1));
             }
             let mut before = [0; AT_ONCE];
             let mut other = lane;
             while other < count {
-                let other_place = place(other);
+                let of_other = order_of(other);
                 for i in 0..AT_ONCE {
-                    before[i] += u32::from(other_place > candidates[i]);
+                    before[i] += u32::from(of_other > candidates[i]);
                 }
                 other += warp::SIZE;
             }

@@ -182,7 +182,7 @@ fn own_slice<E: Element>(row: Scores<E>) -> Slice<E> {
 /// Stages what is certain of the slice and lists what is to be ranked. What there is of both is noted; if the bin is
 /// crowded, nothing is staged or listed, and it is noted.
 ///
-/// With `is_ascending`, marks instead of staging ([`Outcome::Marked`]). The bins are empty and the counters zero.
+/// With `is_ascending`, marks instead of staging ([`Outcome::Marked`]). The bins are empty, the counters and the extremes zero.
 /// Collective over the cluster.
 #[inline(always)]
 fn select<E: Element, H: Held<E>>(

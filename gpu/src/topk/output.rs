@@ -284,7 +284,8 @@ impl<E: Element> OutRow<E> {
         }
     }
 
-    /// Writes the first `count` indices that are staged, from position `first` on. Collective over the block.
+    /// Writes the first `count` indices that are staged, at most [`MAX_K`](super::MAX_K), from position `first` on. Collective
+    /// over the block.
     #[inline(always)]
     pub fn write(&self, staged: Staged, first: u32, count: u32) {
         // Asked once, and not for each entry. The assembler puts what follows `else` first.
@@ -298,7 +299,8 @@ impl<E: Element> OutRow<E> {
     }
 }
 
-/// Calls `put` with the position and the index of each of the first `count` that are staged. Collective over the block.
+/// Calls `put` with the position and the index of each of the first `count` that are staged, at most `MAX_K`. Collective over
+/// the block.
 #[inline(always)]
 fn for_each_staged(staged: Staged, count: u32, put: impl Fn(u32, u32)) {
     const AT_ONCE: u32 = 4;

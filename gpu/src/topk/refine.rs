@@ -132,7 +132,7 @@ impl Scratch {
         Staged::new(self.bins.words())
     }
 
-    /// Empties the bins and zeroes the counters. Collective over the block; a block barrier before the first use.
+    /// Empties the bins and zeroes the counters and the extremes. Collective over the block; a block barrier before the first use.
     #[inline(always)]
     pub fn start(self) {
         self.bins.zero();
@@ -247,8 +247,8 @@ impl Merge for Alone {
 /// Narrows `found` until its range holds one key, or just the elements that are wanted, or at most `enough`.
 ///
 /// The range holds the `wanted`-th largest element of the sources of all blocks that `merge` brings together.
-/// The extremes are zero. Collective over them, after a block barrier; needs one of all of them before the bins are used
-/// again.
+/// The extremes are zero, and not afterwards. Collective over them, after a block barrier; needs one of all of them before
+/// the bins are used again.
 #[inline(always)]
 pub fn narrow(
     source: &impl Source,

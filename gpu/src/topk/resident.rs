@@ -124,7 +124,7 @@ pub fn select_short<E: Element>(
 /// If the bin of the k-th largest is crowded, nothing is written: refining is the caller's part, so that there is one copy
 /// of it for all sizes. The bin is noted if the row is too long for [`crowded`], which finds it in the bins.
 ///
-/// The bins are empty and the counters zero. Collective over the block.
+/// The bins are empty, the counters and the extremes zero. Collective over the block.
 #[inline(always)]
 pub fn select<E: Element, H: Held<E>>(
     row: Scores<E>,

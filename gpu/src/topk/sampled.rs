@@ -69,7 +69,7 @@ pub struct SampledScratch {
 /// If the guess failed, the range of all keys is noted, and nothing is staged: [`refine::select`] over the row
 /// is the caller's part, so that there is one copy of it for all paths.
 ///
-/// The bins are empty and the counters zero. Collective over the block; needs a block barrier before what is
+/// The bins are empty, the counters and the extremes zero. Collective over the block; needs a block barrier before what is
 /// staged is read or `sampled` is used again.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
@@ -181,7 +181,8 @@ impl Notes {
 
 /// A score that, by a sample, somewhat more than `wanted` elements of the row are at or above; noted.
 ///
-/// Calls `meanwhile` while the sample is on its way. The bins are empty, and not in use any more afterwards.
+/// Calls `meanwhile` while the sample is on its way. The bins are empty and the extremes zero; afterwards the bins are not in
+/// use any more, and the extremes are anything.
 /// Collective over the block; a block barrier before the notes are read.
 #[inline(always)]
 pub(super) fn guess<E: Element>(

@@ -42,8 +42,8 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     }
 }
 
-/// Writes the output of a row as [`resident::select`] does, and returns its valid length, too. The bins are empty and the
-/// counters zero. Collective over the block.
+/// Writes the output of a row as [`resident::select`] does, and returns its valid length, too. The bins are empty, the
+/// counters and the extremes zero. Collective over the block.
 #[inline(always)]
 fn select<E: Element>(batch: &Batch<E>, options: Options, row: u32, scratch: Scratch) -> (u32, Outcome) {
     let length = batch.length(row);
