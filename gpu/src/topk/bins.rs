@@ -46,7 +46,7 @@ pub trait BinOrder {
     /// The word in which a bin is counted. The four bins of a group have four words in their order.
     #[inline(always)]
     fn word(bin: u32) -> u32 {
-        if Self::IS_SPREAD { bin ^ bin >> SPREAD_BY & SPREAD } else { bin }
+        if Self::IS_SPREAD { bin ^ ((bin >> SPREAD_BY) & SPREAD) } else { bin }
     }
 
     /// The first of the four bins of group `group`, of which group 0 has the highest elements, and whether

@@ -29,7 +29,7 @@ const ZERO_EDGE: f32 = -1.0 / (1 << 25) as f32;
 #[inline(always)]
 pub fn words(pair: u32) -> (u32, u32) {
     // Of both at once.
-    let pair = pair ^ pair >> bins::SPREAD_BY & (bins::SPREAD << SHIFT) * 0x1_0001;
+    let pair = pair ^ ((pair >> bins::SPREAD_BY) & ((bins::SPREAD << SHIFT) * 0x1_0001));
     ((pair & 0xffff) >> SHIFT, pair >> (16 + SHIFT))
 }
 
