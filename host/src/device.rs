@@ -225,7 +225,8 @@ impl Device {
         Ok(buffer)
     }
 
-    /// Loads kernel `name` of `module`. A module is compiled once per device, at its first kernel.
+    /// Loads kernel `name` of `module`. A kernel is compiled once per device, and alone if it can be
+    /// ([`Ptx::text_of`](crate::Ptx::text_of)).
     ///
     /// # Errors
     /// [`Error::UnknownKernel`], [`Error::NoPtx`], [`Error::DeviceTooOld`], [`Error::Compile`] with the

@@ -21,6 +21,59 @@ impl Ptx {
     pub const fn embedded(arch: u32, text: &'static str) -> Self {
         Self { arch, text: Cow::Borrowed(text) }
     }
+
+    /// The text without the kernels other than `name`: compiling all of them takes a driver many times as long. The whole
+    /// text if it has no such kernel, or if it has variables in device memory, which its kernels may share.
+    ///
+    /// ```
+    /// use dsa_kernels::Module;
+    ///
+    /// let module = Module::topk();
+    /// let ptx = module.ptx_for((9, 0))?;
+    /// let kernel = ptx.text_of("topk_f32");
+    /// assert!(kernel.contains(".entry topk_f32(") && !kernel.contains(".entry topk_f16("));
+    /// assert!(kernel.len() < ptx.text.len() / 10);
+    /// # Ok::<(), dsa_kernels::Error>(())
+    /// ```
+    pub fn text_of(&self, name: &str) -> Cow<'_, str> {
+        let (mut text, mut is_found, mut is_other) = (String::new(), false, false);
+        for line in self.text.split_inclusive('\n') {
+            match Declaration::of(line) {
+                Some(Declaration::Variable) => return Cow::Borrowed(&self.text),
+                Some(Declaration::Kernel(kernel)) => {
+                    is_other = kernel != name;
+                    is_found |= !is_other;
+                }
+                None => {}
+            }
+            if !is_other {
+                text.push_str(line);
+            }
+            // The end of a body; what is inside is indented.
+            is_other &= !line.starts_with('}');
+        }
+        if is_found { Cow::Owned(text) } else { Cow::Borrowed(&self.text) }
+    }
+}
+
+/// What a line of PTX declares.
+enum Declaration<'a> {
+    /// A kernel of this name.
+    Kernel(&'a str),
+    /// A variable in device memory.
+    Variable,
+}
+
+impl<'a> Declaration<'a> {
+    fn of(line: &'a str) -> Option<Self> {
+        let is_linkage = |word: &&str| matches!(*word, ".visible" | ".weak" | ".extern" | ".common");
+        let mut words = line.split_whitespace().skip_while(is_linkage);
+        match words.next()? {
+            ".entry" => Some(Self::Kernel(words.next()?.split('(').next()?)),
+            ".global" => Some(Self::Variable),
+            _ => None,
+        }
+    }
 }
 
 /// Kernels, known by their entry points (for the emulator and for checks) and as PTX (for GPUs).
@@ -181,6 +234,41 @@ mod tests {
         let error = Module::compress().with_ptx_from(&directory).unwrap_err().to_string();
         std::fs::remove_dir_all(directory).unwrap();
         assert!(error.contains("compress.sm_80.ptx"), "{error}");
+    }
+
+    #[test]
+    fn the_text_of_a_kernel_has_no_other_one() {
+        let bodies = "\
+            .version 8.0\n.extern .shared .b8 shared[];\n\
+            .visible .entry first(\n\t.param .u32 a\n)\n{\n\tret;\n}\n\
+            .func helper()\n{\n\tret;\n}\n\
+            .entry second()\n{\n\tld.global.b32 %r1, [%rd1];\n}\n";
+        let text_of = |text: &'static str, name| Ptx::embedded(80, text).text_of(name).into_owned();
+        let second = text_of(bodies, "second");
+        assert!(
+            second.starts_with(".version 8.0\n.extern .shared .b8 shared[];\n.func helper()"),
+            "{second}"
+        );
+        assert!(second.ends_with(".entry second()\n{\n\tld.global.b32 %r1, [%rd1];\n}\n"), "{second}");
+        let first = text_of(bodies, "first");
+        assert!(first.contains("first(\n\t.param .u32 a\n)\n{\n\tret;\n}\n.func helper()"), "{first}");
+        assert!(!first.contains("second"), "{first}");
+        assert_eq!(text_of(bodies, "third"), bodies);
+        let sharing = ".visible .global .align 4 .u32 shared;\n.entry first()\n{\n}\n.entry second()\n{\n}\n";
+        assert_eq!(text_of(sharing, "first"), sharing);
+    }
+
+    #[test]
+    fn the_kernels_of_a_module_have_a_text_each() {
+        for (module, arch) in [(Module::topk(), 80), (Module::topk(), 90), (Module::compress(), 90)] {
+            let ptx = module.ptx_for(compute_capability(arch)).unwrap();
+            for entry in module.entries().iter().filter(|entry| entry.min_arch <= arch) {
+                let text = ptx.text_of(entry.name);
+                assert_eq!(text.matches(".entry ").count(), 1, "{} for sm_{arch}", entry.name);
+                assert!(text.contains(&format!(".entry {}(", entry.name)), "{} for sm_{arch}", entry.name);
+                assert!(text.trim_end().ends_with('}'), "{} for sm_{arch}", entry.name);
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{Error, Module, Ptx};
 /// Bytes of each of the driver compiler's logs that are kept.
 const LOG_BYTES: usize = 16 * 1024;
 
-/// The compiled modules of a device, by their PTX.
+/// The compiled kernels of a device, or modules of several that may share variables, by their PTX.
 #[derive(Default)]
 pub(super) struct Modules(Mutex<HashMap<String, Arc<LoadedModule>>>);
 

@@ -26,7 +26,7 @@ use self::driver::{
 use self::extended::LaunchExtended;
 use self::kernel::{LoadedKernel, Modules};
 use super::{Handle, Runtime};
-use crate::{DeviceProperties, Error, LaunchConfig, Module};
+use crate::{DeviceProperties, Error, LaunchConfig, Module, Ptx};
 
 /// Parameters that a launch passes without allocating.
 const FEW_PARAMETERS: usize = 32;
@@ -218,7 +218,8 @@ impl Runtime for CudaRuntime {
 
     fn load(&self, module: &Module, entry: &'static Entry) -> Result<Handle, Error> {
         let ptx = module.ptx_for(self.properties.compute_capability)?;
-        let loaded = self.modules.load(&self.context, module.name(), ptx)?;
+        let ptx = Ptx { arch: ptx.arch, text: ptx.text_of(entry.name).into_owned().into() };
+        let loaded = self.modules.load(&self.context, module.name(), &ptx)?;
         Ok(Handle::new(loaded.kernel(module, entry, self.properties.shared_bytes_per_block)?))
     }
 
