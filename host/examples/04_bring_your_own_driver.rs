@@ -70,7 +70,7 @@ fn with_cudarc(limits: Limits, scores: &[f32], lengths: &[i32]) -> Result<Vec<i3
 
     // 4. The PTX for this device. Above 48 KiB a kernel has to be allowed its shared memory.
     let ptx = Module::topk().ptx_for(properties.compute_capability)?.text.clone();
-    let kernel = context.load_module(Ptx::from_src(ptx))?.load_function(plan.entry())?;
+    let kernel = context.load_module(Ptx::from_src(ptx))?.load_function(plan.entry(limits.max_rows))?;
     let config = plan.launch_config(limits.max_rows);
     kernel.set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, config.shared_bytes as i32)?;
 
@@ -128,7 +128,7 @@ fn on_the_emulator(limits: Limits, scores: &[f32], lengths: &[i32]) -> Result<Ve
     let workspace = device.alloc::<u8>(plan.workspace_bytes())?;
     let args = arguments(scores.address(), lengths.address(), out.address(), limits.max_rows);
     let slots = plan.slots(&args, state.address(), workspace.address())?;
-    let kernel = device.load_kernel(&Module::topk(), plan.entry())?;
+    let kernel = device.load_kernel(&Module::topk(), plan.entry(limits.max_rows))?;
     // SAFETY: as with cudarc.
     unsafe { kernel.launch(&stream, &plan.launch_config(limits.max_rows), &slots)? };
     Ok(out.download()?)

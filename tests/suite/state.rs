@@ -42,7 +42,7 @@ fn every_launch_with_options_leaves_the_state_zero() {
 fn launches_leave_the_state_zero(device: &Device, seed: u64, limits: Limits) {
     let stream = device.stream().unwrap();
     let plan = Plan::new(limits, device.properties()).unwrap();
-    let kernel = device.load_kernel(&backend::topk().unwrap(), plan.entry()).unwrap();
+    let kernel = device.load_kernel(&backend::topk().unwrap(), plan.entry(limits.max_rows)).unwrap();
     let state: Buffer<u32> = device.alloc(plan.state_bytes() / 4).unwrap();
     state.fill_bytes(0).unwrap();
     let workspace: Buffer<u8> = device.alloc(plan.workspace_bytes().max(1)).unwrap();

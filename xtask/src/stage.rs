@@ -11,7 +11,7 @@ use crate::sanitize::{self, Tool};
 use crate::{c_program, link_stub, shell, workspace};
 
 /// The most that the directory may hold.
-const LIMIT: u64 = 192 << 20;
+const LIMIT: u64 = 320 << 20;
 /// The shared library of the C ABI.
 const C_LIBRARY: &str = "libdsa_kernels.so";
 /// The script that runs the suite from there.

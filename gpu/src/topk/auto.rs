@@ -66,7 +66,11 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
             return;
         }
         let outcome = stage(&batch, options, desk, memory, scratch, carve);
-        if outcome != Outcome::Done {
+        // What is usual with a copy of its own, so that what is rare is not jumped over.
+        if outcome == Outcome::Staged {
+            let Part { row, len, .. } = desk.part();
+            write_staged(&batch, options, row, len, spare(batch.max_len, carve, scratch), scratch);
+        } else if outcome != Outcome::Done {
             // All anew, so that nothing is held in registers for the rare case.
             let Part { row, len, .. } = desk.part();
             complete(&batch, options, row, len, outcome, spare(batch.max_len, carve, scratch), scratch);
@@ -105,8 +109,21 @@ pub(super) fn complete<E: Element>(
     if outcome == Outcome::Crowded {
         refine::select(&scores, batch.k, options.lowest_indices(), scratch);
     }
-    let out = OutRow::new(batch, row, scores);
-    if options.sets_order() {
+    write_staged(batch, options, row, len, memory, scratch);
+}
+
+/// Writes what is staged, in the order that the options want. `memory` is for sorting. Collective over the block.
+#[inline(always)]
+fn write_staged<E: Element>(
+    batch: &Batch<E>,
+    options: Options,
+    row: u32,
+    len: u32,
+    memory: Shared<u32>,
+    scratch: Scratch,
+) {
+    let out = OutRow::new(batch, row, Scores::<E>::new(batch.scores(row, len)));
+    if options.is_ascending() {
         Sorter { memory, sums: scratch.sums }.write(scratch.staged(), batch.k, (0, len), 0, &out);
     } else {
         block::sync();

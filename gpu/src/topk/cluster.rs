@@ -34,9 +34,9 @@ use super::key::ABSENT;
 use super::output::{Counters, OutRow, Staged, lowest_bit};
 use super::prefix::Sums;
 use super::refine::{self, KeyRange, Merge, Narrowed, Outcome, Scratch};
-use super::resident::{self, Held, Pairs, Tie};
+use super::resident::{self, Found, Held, Pairs, Tie};
 use super::sampled_cluster::{self, Streamed};
-use super::scores::{Keys, Scores, Slice, index};
+use super::scores::{Keys, Scores, Slice};
 use super::source::{Source, Tile, Visitor};
 use super::stream;
 use super::{Batch, MAX_K, Options, RESIDENT_PLACES, ascending};
@@ -62,12 +62,30 @@ pub const fn is_held(max_len: u32, size: u32) -> bool {
     max_len <= size * RESIDENT_PLACES
 }
 
-/// The body of the entry points `topk_f32_cluster` and its like: one cluster for each row.
+/// The body of the entry points `topk_f32_cluster` and its like: one cluster for each row, which it holds in registers.
 ///
 /// # Safety
 /// See [`topk_f32_cluster`](super::topk_f32_cluster).
 #[inline(always)]
-pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
+pub unsafe fn run_held<E: Element>(batch: Batch<E>, options: Options) {
+    // SAFETY: the launcher's promise.
+    unsafe { run(batch, options, true) }
+}
+
+/// The body of the entry points `topk_f32_cluster_streamed` and its like: slices may be too long for registers.
+///
+/// # Safety
+/// See [`topk_f32_cluster_streamed`](super::topk_f32_cluster_streamed).
+#[inline(always)]
+pub unsafe fn run_streamed<E: Element>(batch: Batch<E>, options: Options) {
+    // SAFETY: the launcher's promise.
+    unsafe { run(batch, options, false) }
+}
+
+/// # Safety
+/// The launch has [`shared_bytes`] of shared memory, and `batch` keeps its promises. `are_held` if [all rows are](is_held).
+#[inline(always)]
+unsafe fn run<E: Element>(batch: Batch<E>, options: Options, are_held: bool) {
     let mut carve = Carve::dynamic();
     // SAFETY: the launch has `shared_bytes` of shared memory.
     let (scratch, team) = unsafe {
@@ -110,27 +128,35 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     let will_any_do = options.are_none();
     // The same for all blocks of the cluster.
     let places = share(slice.row) * E::PER_VECTOR;
-    let mut outcome = if places <= RESIDENT_PLACES / 2 {
-        select::<E, Half>(slice, batch.k, is_ascending, scratch, team)
+    // Each with an end of its own, and what is rare behind them: where ways meet again, one of them is jumped over.
+    if are_held && places <= RESIDENT_PLACES / 2 {
+        let outcome = select::<E, Half>(slice, batch.k, is_ascending, scratch, team);
+        if outcome != Outcome::Crowded {
+            return finish(&batch, own_row(), slice, options, outcome, scratch, team);
+        }
     } else if places <= RESIDENT_PLACES {
-        select::<E, (Half, Half)>(slice, batch.k, is_ascending, scratch, team)
-    } else if !is_held(batch.max_len, cluster::size()) {
+        let outcome = select::<E, (Half, Half)>(slice, batch.k, is_ascending, scratch, team);
+        if outcome != Outcome::Crowded {
+            return finish(&batch, own_row(), slice, options, outcome, scratch, team);
+        }
+    } else if !are_held {
         // SAFETY: then the launch has room for a list, and before it for the tiles. What is staged and listed at the end
         // comes into the room of the tiles, of which none is on its way then.
         let streamed = unsafe { Streamed::carve(&mut carve) };
-        sampled_cluster::select(slice, batch.k, will_any_do, scratch, team, streamed)
+        let outcome = sampled_cluster::select(slice, batch.k, will_any_do, scratch, team, streamed);
+        if outcome != Outcome::Crowded {
+            return finish(&batch, own_row(), slice, options, outcome, scratch, team);
+        }
     } else {
+        // At an address that is not aligned, the slices of a row of nearly as many scores have more places.
         scratch.note(Narrowed::UNKNOWN);
-        Outcome::Crowded
-    };
-    if outcome == Outcome::Crowded {
-        let slice = own_slice(scores);
-        outcome = if places <= Keys::<E>::MOST_PLACES {
-            refine_slice(&Keys::of(slice), slice, batch.k, will_any_do, scratch, team)
-        } else {
-            refine_slice(&slice, slice, batch.k, will_any_do, scratch, team)
-        };
     }
+    let slice = own_slice(scores);
+    let outcome = if are_held && places <= Keys::<E>::MOST_PLACES {
+        refine_slice(&Keys::of(slice), slice, batch.k, will_any_do, scratch, team)
+    } else {
+        refine_slice(&slice, slice, batch.k, will_any_do, scratch, team)
+    };
     finish(&batch, own_row(), slice, options, outcome, scratch, team);
 }
 
@@ -182,8 +208,8 @@ fn own_slice<E: Element>(row: Scores<E>) -> Slice<E> {
 /// Stages what is certain of the slice and lists what is to be ranked. What there is of both is noted; if the bin is
 /// crowded, nothing is staged or listed, and it is noted.
 ///
-/// With `is_ascending`, marks instead of staging ([`Outcome::Marked`]). The bins are empty, the counters and the extremes zero.
-/// Collective over the cluster.
+/// With `is_ascending`, marks instead of staging ([`Outcome::Marked`]). The bins are empty, the counters and the extremes
+/// zero. Collective over the cluster.
 #[inline(always)]
 fn select<E: Element, H: Held<E>>(
     slice: Slice<E>,
@@ -213,13 +239,8 @@ fn select<E: Element, H: Held<E>>(
         counters.count_winners(winners.count_ones());
         first.for_each(row, start, ties, |tie| tie.list(team.listed, counters.tie()));
     } else {
-        let (position, mut number) = counters.reserve_few(winners.count_ones(), ties.count_ones());
-        let first = first.arrived();
-        team.staged().set_reserved(winners, H::SCORES, position, |bit| index::<E>(start, bit));
-        first.for_each(row, start, ties, |tie| {
-            tie.list(team.listed, number);
-            number += 1;
-        });
+        let found = Found { winners, ties, pick };
+        found.stage_and_list::<E, H>(row, start, first, counters, team.staged(), team.listed);
     }
     if is_ascending { Outcome::Marked } else { Outcome::Staged }
 }

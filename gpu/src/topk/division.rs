@@ -139,7 +139,8 @@ impl Desk {
     /// barriers.
     #[inline(always)]
     pub fn next<E: Element>(self, batch: &Batch<E>) {
-        if thread::index() > 0 {
+        // Opaque: as in `put`.
+        if opaque(thread::index()) > 0 {
             return;
         }
         if batch.rows > block::count() {

@@ -20,7 +20,8 @@
 //! Each row takes its path on the device, from its own length ([`auto`]). [`division`] says which blocks work on
 //! it. Launches of rows that are all short have a kernel of their own ([`short`]), and so have launches of clusters: for
 //! few rows of up to 262,144 elements, or so many longer ones that their clusters keep the device busy; the host's plan
-//! decides. The paths of vLLM's persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for
+//! decides. Each of these kernels there is for rows in any order and for those in the order of the indices, those of
+//! clusters also for slices that are held and for slices that are streamed (`entries.rs` says why). The paths of vLLM's persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for
 //! comparison ([`origin`]). The algorithms are described in their files.
 
 pub mod ascending;
@@ -64,7 +65,7 @@ mod entries;
 pub use entries::ENTRIES;
 pub use entries::*;
 
-use dsa_simt::{Global, opaque};
+use dsa_simt::Global;
 
 use element::Element;
 
@@ -81,46 +82,45 @@ pub const RESIDENT_PLACES: u32 = 16_384;
 /// A row has at most one slice for each so many elements: a tile of two vectors for each thread, if they are f32.
 pub const MIN_SLICE: u32 = 4096;
 
-/// What an output row is like, beyond being right.
+/// What an output row is like, beyond being right. The order is that of the entry point, and known to the compiler.
 #[derive(Clone, Copy)]
-pub struct Options(u32);
+pub struct Options {
+    bits: u32,
+    is_ascending: bool,
+}
 
 impl Options {
     /// Of equal scores, those with the lowest indices are selected.
     pub const LOWEST_INDICES: u32 = 1;
-    /// Indices ascend.
-    pub const ASCENDING: u32 = 2;
 
-    /// The options that are set in `bits`.
+    /// Indices in any order, and the options that are set in `bits`.
     #[inline(always)]
-    pub const fn of(bits: u32) -> Self {
-        Self(bits)
+    pub const fn any_order(bits: u32) -> Self {
+        Self { bits, is_ascending: false }
+    }
+
+    /// Indices that ascend, and the options that are set in `bits`.
+    #[inline(always)]
+    pub const fn ascending(bits: u32) -> Self {
+        Self { bits, is_ascending: true }
     }
 
     /// Whether [`LOWEST_INDICES`](Self::LOWEST_INDICES) is set.
     #[inline(always)]
     pub const fn lowest_indices(self) -> bool {
-        self.0 & Self::LOWEST_INDICES != 0
+        self.bits & Self::LOWEST_INDICES != 0
     }
 
     /// Whether, of equal scores, any may be taken, and in any order.
     #[inline(always)]
     pub const fn are_none(self) -> bool {
-        !self.is_ascending() && !self.lowest_indices()
+        !self.is_ascending && !self.lowest_indices()
     }
 
-    /// Whether [`ASCENDING`](Self::ASCENDING) is set.
+    /// Whether indices ascend.
     #[inline(always)]
     pub const fn is_ascending(self) -> bool {
-        self.0 & Self::ASCENDING != 0
-    }
-
-    /// The same, where what follows is long: the code for rows in any order comes first, and so without a jump. (The
-    /// assembler puts what is done if a condition does not hold before what is done if it does, and a comparison with zero
-    /// is turned round by the optimiser; so this is none, which it cannot see.)
-    #[inline(always)]
-    pub fn sets_order(self) -> bool {
-        opaque(self.0 & Self::ASCENDING) >= Self::ASCENDING
+        self.is_ascending
     }
 }
 

@@ -288,8 +288,10 @@ impl<E: Element> OutRow<E> {
     /// over the block.
     #[inline(always)]
     pub fn write(&self, staged: Staged, first: u32, count: u32) {
-        // Asked once, and not for each entry. The assembler puts what follows `else` first.
-        if self.values.is_some() {
+        // Asked once, and not for each entry. The assembler puts what follows `else` first, unless the optimiser turns the
+        // condition round: so it is none that it can see through.
+        const YES: u32 = 2;
+        if opaque(if self.values.is_some() { YES } else { 0 }) >= YES {
             for_each_staged(staged, count, |number, index| self.put(first + number, index));
         } else {
             for_each_staged(staged, count, |number, index| {

@@ -20,7 +20,7 @@ use super::element::{Element, bits_of_pairs, pair_of};
 use super::half::{self, Bounds, LOWEST_BIN};
 use super::histogram::Pick;
 use super::key::number_key;
-use super::output::{OutRow, lowest_bit};
+use super::output::{Counters, OutRow, Staged, lowest_bit};
 use super::refine::{Outcome, RANKED, Scratch};
 use super::scores::{Scores, Share, Slice, index};
 use super::{Options, RESIDENT_PLACES, ascending, crowded};
@@ -173,6 +173,30 @@ pub(super) struct Found {
     pub pick: Pick,
 }
 
+impl Found {
+    /// Stages the winners and lists the ties, the first of which has been asked for, where `counters` have room for them.
+    /// Collective over the warp.
+    #[inline(always)]
+    pub(super) fn stage_and_list<E: Element, H: Held<E>>(
+        self,
+        row: Scores<E>,
+        start: u32,
+        first: Tie,
+        counters: Counters,
+        staged: Staged,
+        listed: Candidates,
+    ) {
+        let Self { winners, ties, .. } = self;
+        let (position, mut number) = counters.reserve_few(winners.count_ones(), ties.count_ones());
+        let first = first.arrived();
+        staged.set_reserved(winners, H::SCORES, position, |bit| index::<E>(start, bit));
+        first.for_each(row, start, ties, |tie| {
+            tie.list(listed, number);
+            number += 1;
+        });
+    }
+}
+
 /// The index of a thread's first score.
 #[inline(always)]
 pub(super) fn start<E: Element>(row: Scores<E>) -> u32 {
@@ -193,7 +217,7 @@ pub(super) fn place<E: Element, H: Held<E>>(
     let Scratch { counters, ranked, words, sums, .. } = scratch;
     let Found { winners, ties, pick } = found;
     let (start, staged) = (start(row), scratch.staged());
-    let is_ascending = options.sets_order();
+    let is_ascending = options.is_ascending();
     // Read once more: most threads have one such score at most, which is on its way while the winners are placed.
     let first = Tie::first_of(row, start, ties);
     if is_ascending {
@@ -201,13 +225,7 @@ pub(super) fn place<E: Element, H: Held<E>>(
         // Where the winners go is not asked for here.
         first.for_each(row, start, ties, |tie| tie.list(ranked, counters.tie()));
     } else {
-        let (position, mut number) = counters.reserve_few(winners.count_ones(), ties.count_ones());
-        let first = first.arrived();
-        staged.set_reserved(winners, H::SCORES, position, |bit| index::<E>(start, bit));
-        first.for_each(row, start, ties, |tie| {
-            tie.list(ranked, number);
-            number += 1;
-        });
+        found.stage_and_list::<E, H>(row, start, first, counters, staged, ranked);
     }
     block::sync();
     let rest = wanted - pick.above;
@@ -284,7 +302,7 @@ impl Tie {
 
     /// The same, once it has been read: otherwise the compiler would read it where it is used.
     #[inline(always)]
-    pub(super) fn arrived(self) -> Self {
+    fn arrived(self) -> Self {
         Self { score: f32::from_bits(opaque(self.score.to_bits())), ..self }
     }
 }

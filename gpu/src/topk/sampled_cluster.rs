@@ -55,8 +55,8 @@ impl Streamed {
 /// Stages what is certain of the slice and lists what is to be ranked, as the slices in registers do. What there is of
 /// both is noted; if the guess failed, the range of all keys is, and nothing is staged.
 ///
-/// `will_any_do` of elements that are equal to the k-th largest. The bins are empty, the counters and the extremes zero. Collective over
-/// the cluster.
+/// `will_any_do` of elements that are equal to the k-th largest. The bins are empty, the counters and the extremes zero.
+/// Collective over the cluster.
 #[inline(always)]
 pub fn select<E: Element>(
     slice: Slice<E>,

@@ -1,4 +1,5 @@
-//! Which clusters a launch of `topk_f32_cluster` and its like has: pure, for [`Plan`](super::Plan).
+//! Which clusters a launch of `topk_f32_cluster`, `topk_f32_cluster_streamed` or their like has: pure, for
+//! [`Plan`](super::Plan).
 
 use dsa_kernels_gpu::topk::{self as kernels, cluster, stream};
 
@@ -65,6 +66,21 @@ impl Clusters {
                 shared_bytes: self.shared_bytes(size, 1).unwrap_or(self.least_shared_bytes(size)),
             }
         })
+    }
+
+    /// Whether clusters keep the longest rows of a launch of `rows` rows in their registers.
+    pub(super) fn is_held(self, rows: u32) -> bool {
+        cluster::is_held(self.max_len, self.of(rows).size)
+    }
+
+    /// What [`is_held`](Self::is_held) says of launches of up to `rows` rows.
+    pub(super) fn are_held(self, rows: u32) -> Vec<bool> {
+        // The size depends on the rows only as far as all their clusters run at once, of which there are fewer than these.
+        let most = self.multiprocessors.saturating_mul(2).saturating_add(1);
+        let mut are_held: Vec<_> = (1..=rows.min(most)).map(|rows| self.is_held(rows)).collect();
+        are_held.sort_unstable_by(|a, b| b.cmp(a));
+        are_held.dedup();
+        are_held
     }
 
     /// Clusters that keep the rows in their registers, if all run at once.

@@ -52,7 +52,8 @@ use crate::{Buffer, Device, Error, Kernel, Module, Stream, Workspace};
 #[derive(Debug)]
 pub struct TopK {
     plan: Plan,
-    kernel: Kernel,
+    /// Those of [`Plan::entries`].
+    kernels: Vec<Kernel>,
     state: Buffer<u32>,
     /// The emulator stopped the last launch: the state may not be zero.
     faulted: bool,
@@ -155,7 +156,7 @@ impl TopKBuilder {
         &self.limits
     }
 
-    /// Checks the limits, loads the kernel and allocates the operator's state. Blocks; not during a capture.
+    /// Checks the limits, loads the kernels and allocates the operator's state. Blocks; not during a capture.
     ///
     /// # Errors
     /// Those of [`Plan::new`], [`Device::load_kernel`] and [`Device::alloc`].
@@ -170,10 +171,11 @@ impl TopKBuilder {
     /// Those of [`build`](Self::build).
     pub fn build_with(self, device: &Device, module: &Module) -> Result<TopK, Error> {
         let plan = Plan::new(self.limits, device.properties())?;
-        let kernel = device.load_kernel(module, plan.entry())?;
+        let load = |entry| device.load_kernel(module, entry);
+        let kernels = plan.entries().into_iter().map(load).collect::<Result<_, _>>()?;
         let state = device.alloc(plan.state_bytes() / 4)?;
         state.fill_bytes(0)?;
-        Ok(TopK { plan, kernel, state, faulted: false })
+        Ok(TopK { plan, kernels, state, faulted: false })
     }
 }
 
@@ -212,7 +214,7 @@ impl TopK {
         args: &TopKArgs,
     ) -> Result<(), Error> {
         self.plan.check(args)?;
-        self.kernel.device().same_as(workspace.device(), "workspace")?;
+        self.state.device().same_as(workspace.device(), "workspace")?;
         let scratch = match self.plan.workspace_bytes() {
             0 => 0,
             bytes => workspace.get_simultaneous("TopK", &[bytes])?[0],
@@ -228,9 +230,12 @@ impl TopK {
         if self.faulted {
             self.state.fill_async(stream, 0)?;
         }
+        let entry = self.plan.entry(args.rows);
+        let kernel = self.kernels.iter().find(|kernel| kernel.entry().name == entry);
+        let kernel = kernel.expect("the plan's entries are those of all launches");
         // SAFETY: the slots are the plan's for arguments that the caller vouches for; the state is this
         // operator's, zero, and not in use by another launch.
-        let launched = unsafe { self.kernel.launch(stream, &self.plan.launch_config(args.rows), &slots) };
+        let launched = unsafe { kernel.launch(stream, &self.plan.launch_config(args.rows), &slots) };
         self.faulted = matches!(launched, Err(Error::Emulator(_)));
         launched
     }
@@ -299,7 +304,7 @@ impl TopK {
         out: &mut Buffer<i32>,
         values: Option<&mut Buffer<S>>,
     ) -> Result<(), Error> {
-        let device = self.kernel.device();
+        let device = self.state.device();
         device.same_as(scores.device(), "scores")?;
         device.same_as(lengths.device(), "lengths")?;
         device.same_as(out.device(), "out")?;

@@ -26,7 +26,7 @@ const MAX_LEN: u32 = i32::MAX as u32;
 ///     max_rows: 64, max_len: 131_072, ..Limits::of(2048)
 /// };
 /// let plan = Plan::new(limits, Device::emulator().properties())?;
-/// assert_eq!(plan.entry(), "topk_f32");
+/// assert_eq!(plan.entry(64), "topk_f32");
 /// assert_eq!(plan.launch_config(64).block, 512);
 /// # Ok::<(), dsa_kernels::Error>(())
 /// ```
@@ -81,14 +81,25 @@ impl Shape {
 /// The kernel that is launched, and what only it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
-    /// `topk_f32`, `topk_f16` or `topk_bf16`.
+    /// `topk_f32` or its like.
     Auto,
     /// `topk_f32_short` or its like.
     Short,
-    /// `topk_f32_cluster` or its like.
+    /// `topk_f32_cluster` or `topk_f32_cluster_streamed` or their like.
     Cluster(Clusters),
     /// `topk_f32_block` or `topk_f32_grid`: the paths of the origin.
     Origin { teams: bool, decode_max_len: u32, medium_max_len: u32 },
+}
+
+/// The kernels for all types of scores, each with those of both orders, that end so.
+macro_rules! kernels_of {
+    ($suffix:literal) => {
+        [
+            [concat!("topk_f32", $suffix), concat!("topk_f32", $suffix, "_ordered")],
+            [concat!("topk_f16", $suffix), concat!("topk_f16", $suffix, "_ordered")],
+            [concat!("topk_bf16", $suffix), concat!("topk_bf16", $suffix, "_ordered")],
+        ]
+    };
 }
 
 /// Blocks of `topk_f32` and its like that their launch bounds promise registers for on one multiprocessor.
@@ -184,26 +195,42 @@ impl Plan {
         &self.limits
     }
 
-    /// Name of the kernel in the module [`Module::topk`](crate::Module::topk).
-    pub fn entry(&self) -> &'static str {
+    /// Name of the kernel for launches of `rows` rows in the module [`Module::topk`](crate::Module::topk).
+    pub fn entry(&self, rows: u32) -> &'static str {
         match self.kernel {
-            Variant::Auto => match self.limits.scores {
-                ScoreType::F32 => "topk_f32",
-                ScoreType::F16 => "topk_f16",
-                ScoreType::Bf16 => "topk_bf16",
-            },
-            Variant::Short => match self.limits.scores {
-                ScoreType::F32 => "topk_f32_short",
-                ScoreType::F16 => "topk_f16_short",
-                ScoreType::Bf16 => "topk_bf16_short",
-            },
-            Variant::Cluster(_) => match self.limits.scores {
-                ScoreType::F32 => "topk_f32_cluster",
-                ScoreType::F16 => "topk_f16_cluster",
-                ScoreType::Bf16 => "topk_bf16_cluster",
-            },
+            Variant::Cluster(clusters) => self.cluster_entry(clusters.is_held(rows)),
+            Variant::Auto => self.entry_of(kernels_of!("")),
+            Variant::Short => self.entry_of(kernels_of!("_short")),
             Variant::Origin { teams: false, .. } => "topk_f32_block",
             Variant::Origin { teams: true, .. } => "topk_f32_grid",
+        }
+    }
+
+    /// Names of all kernels that launches have.
+    pub fn entries(&self) -> Vec<&'static str> {
+        match self.kernel {
+            Variant::Cluster(clusters) => {
+                let are_held = clusters.are_held(self.limits.max_rows);
+                are_held.into_iter().map(|is_held| self.cluster_entry(is_held)).collect()
+            }
+            _ => vec![self.entry(self.limits.max_rows)],
+        }
+    }
+
+    fn cluster_entry(&self, is_held: bool) -> &'static str {
+        self.entry_of(if is_held { kernels_of!("_cluster") } else { kernels_of!("_cluster_streamed") })
+    }
+
+    /// Of kernels for all types of scores and both orders, the one for the limits.
+    fn entry_of(&self, [f32, f16, bf16]: [[&'static str; 2]; 3]) -> &'static str {
+        let [any, ascending] = match self.limits.scores {
+            ScoreType::F32 => f32,
+            ScoreType::F16 => f16,
+            ScoreType::Bf16 => bf16,
+        };
+        match self.limits.order {
+            Order::Any => any,
+            Order::AscendingIndex => ascending,
         }
     }
 
@@ -426,10 +453,7 @@ fn check_default<T: PartialEq + Display>(
 
 /// The bits of the kernel's options.
 fn options(limits: &Limits) -> u32 {
-    use kernels::Options;
-    let lowest = if limits.ties == Ties::LowestIndex { Options::LOWEST_INDICES } else { 0 };
-    let ascending = if limits.order == Order::AscendingIndex { Options::ASCENDING } else { 0 };
-    lowest | ascending
+    if limits.ties == Ties::LowestIndex { kernels::Options::LOWEST_INDICES } else { 0 }
 }
 
 #[cfg(test)]
@@ -512,7 +536,9 @@ mod tests {
             if size > 1 {
                 let found = (config.grid, plan.slices(max_rows));
                 assert_eq!(found, (max_rows * size, size), "{max_rows} x {max_len}");
-                assert_eq!((plan.entry(), plan.workspace_bytes()), ("topk_f32_cluster", 0));
+                let is_held = cluster::is_held(max_len, size);
+                let entry = if is_held { "topk_f32_cluster" } else { "topk_f32_cluster_streamed" };
+                assert_eq!((plan.entry(max_rows), plan.workspace_bytes()), (entry, 0));
             }
             for device in [
                 DeviceProperties { max_cluster: 1, ..h200() },
@@ -535,7 +561,9 @@ mod tests {
             let shared_bytes = |tiles| cluster::shared_bytes(plan.limits().max_len, size, tiles);
             assert_eq!(config.shared_bytes, shared_bytes(8), "{rows} rows");
             assert_eq!(shared_bytes(8) == shared_bytes(1), cluster::is_held(131_072, size));
+            assert_eq!(plan.entry(rows) == "topk_f32_cluster", cluster::is_held(131_072, size));
         }
+        assert_eq!(plan.entries(), ["topk_f32_cluster", "topk_f32_cluster_streamed"]);
         let small = DeviceProperties { max_cluster: 8, ..h200() };
         let forced = Limits { path: Path::Cluster, max_len: MAX_LEN, ..limits() };
         assert_eq!(Plan::new(forced, &small).unwrap().launch_config(1).cluster, 8);
@@ -622,7 +650,7 @@ mod tests {
                 assert_eq!((config.grid, config.shared_bytes), expected, "{rows} rows");
             }
             let short = Plan::new(Limits { max_len: 8192, ..limits }, &device).unwrap();
-            assert_eq!((short.launch_config(1000).grid, short.entry()), (1000, "topk_f32_short"));
+            assert_eq!((short.launch_config(1000).grid, short.entry(1000)), (1000, "topk_f32_short"));
         }
     }
 
@@ -715,11 +743,41 @@ mod tests {
     }
 
     #[test]
+    fn every_launch_has_one_of_the_kernels_of_the_plan_for_its_scores_and_order() {
+        for max_len in [3000, 8192, 40_000, 131_072, 262_145, 1 << 20] {
+            for path in [Path::Auto, Path::Cluster] {
+                for scores in [ScoreType::F32, ScoreType::F16, ScoreType::Bf16] {
+                    for order in [Order::Any, Order::AscendingIndex] {
+                        let limits = Limits { max_rows: 100, max_len, path, scores, order, ..limits() };
+                        let plan = plan(limits).unwrap();
+                        let entries = plan.entries();
+                        let mut used: Vec<_> = (1..=100).map(|rows| plan.entry(rows)).collect();
+                        used.sort_unstable();
+                        used.dedup();
+                        let mut sorted = entries.clone();
+                        sorted.sort_unstable();
+                        assert_eq!(used, sorted, "{limits:?}");
+                        for entry in entries {
+                            crate::Module::topk().entry(entry).unwrap();
+                            assert!(entry.starts_with(&format!("topk_{scores}")), "{entry}");
+                            assert_eq!(
+                                entry.ends_with("_ordered"),
+                                order == Order::AscendingIndex,
+                                "{entry}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn there_is_one_slot_for_each_parameter() {
         let args = TopKArgs { scores: 4096, pitch: 131_072, rows: 4, lengths: 4096, out: 4096, values: 0 };
         for path in [Path::Auto, Path::Medium, Path::Large] {
             let plan = plan(Limits { path, ..limits() }).unwrap();
-            let entry = crate::Module::topk().entry(plan.entry()).unwrap();
+            let entry = crate::Module::topk().entry(plan.entry(args.rows)).unwrap();
             assert_eq!(plan.slots(&args, 4096, 4096).unwrap().len(), entry.parameters.len());
         }
     }
