@@ -82,6 +82,8 @@ pub unsafe fn run_streamed<E: Element>(batch: Batch<E>, options: Options) {
     unsafe { run(batch, options, false) }
 }
 
+/// The body of both.
+///
 /// # Safety
 /// The launch has [`shared_bytes`] of shared memory, and `batch` keeps its promises. `are_held` if [all rows are](is_held).
 #[inline(always)]

@@ -139,7 +139,7 @@ impl Desk {
     /// barriers.
     #[inline(always)]
     pub fn next<E: Element>(self, batch: &Batch<E>) {
-        // Opaque: as in `put`.
+        // Opaque: compared here, and not held in a register from the first part to the next.
         if opaque(thread::index()) > 0 {
             return;
         }

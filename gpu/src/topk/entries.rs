@@ -11,7 +11,8 @@ use super::element::{Bf16, F16, F32};
 use super::origin::{self, Problem};
 use super::{Batch, Options, short};
 
-/// The kernels of `Path::Auto` for each type of scores (with that of their bits) and order of the output.
+/// The kernels of `Path::Auto` and `Path::Cluster` for each type of scores (with that of their bits) and order of the
+/// output, a constructor of [`Options`]; then others.
 macro_rules! kernels_of_auto {
     (
         $(#[$table_meta:meta])*
@@ -114,7 +115,8 @@ macro_rules! kernels_of_auto {
             )*
 
             $(
-                /// The same if they cannot: slices that are too long for registers are streamed.
+                /// Top-k of every row, each by a cluster of blocks that stream their slices of it, if these are too long for
+                /// registers. Launched as [`topk_f32_cluster`] is.
                 #[launch(max_threads = 512, min_blocks = 2, cluster = 0, arch = 90)]
                 kernel $streamed(
                     scores: *const $bits,
