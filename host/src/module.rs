@@ -23,7 +23,8 @@ impl Ptx {
     }
 
     /// The text without the kernels other than `name`: compiling all of them takes a driver many times as long. The whole
-    /// text if it has no such kernel, or if it has variables in device memory, which its kernels may share.
+    /// text if it has no such kernel, or variables in device memory, which its kernels may share, or what this does not
+    /// understand.
     ///
     /// ```
     /// use dsa_kernels::Module;
@@ -36,32 +37,42 @@ impl Ptx {
     /// # Ok::<(), dsa_kernels::Error>(())
     /// ```
     pub fn text_of(&self, name: &str) -> Cow<'_, str> {
-        let (mut text, mut is_found, mut is_other) = (String::new(), false, false);
-        for line in self.text.split_inclusive('\n') {
+        cut_to(&self.text, name).map_or(Cow::Borrowed(&self.text), Cow::Owned)
+    }
+}
+
+/// The text of a module without the kernels other than `name`, if it can be cut.
+fn cut_to(module: &str, name: &str) -> Option<String> {
+    let (mut text, mut is_found) = (String::new(), false);
+    // Whether a line belongs to another kernel, and the blocks that it is in.
+    let (mut is_other, mut depth) = (false, 0_usize);
+    for line in module.split_inclusive('\n') {
+        if depth == 0 {
             match Declaration::of(line) {
-                Some(Declaration::Variable) => return Cow::Borrowed(&self.text),
+                Some(Declaration::Shared) => return None,
                 Some(Declaration::Kernel(kernel)) => {
                     is_other = kernel != name;
                     is_found |= !is_other;
                 }
                 None => {}
             }
-            if !is_other {
-                text.push_str(line);
-            }
-            // The end of a body; what is inside is indented.
-            is_other &= !line.starts_with('}');
         }
-        if is_found { Cow::Owned(text) } else { Cow::Borrowed(&self.text) }
+        if !is_other {
+            text.push_str(line);
+        }
+        let (opened, closed) = braces(line)?;
+        depth = (depth + opened).checked_sub(closed)?;
+        is_other &= depth > 0 || opened + closed == 0;
     }
+    (is_found && depth == 0).then_some(text)
 }
 
-/// What a line of PTX declares.
+/// What a line of PTX declares outside of all blocks.
 enum Declaration<'a> {
     /// A kernel of this name.
     Kernel(&'a str),
-    /// A variable in device memory.
-    Variable,
+    /// What kernels may share: a variable in device memory, or what a debugger wants.
+    Shared,
 }
 
 impl<'a> Declaration<'a> {
@@ -70,10 +81,22 @@ impl<'a> Declaration<'a> {
         let mut words = line.split_whitespace().skip_while(is_linkage);
         match words.next()? {
             ".entry" => Some(Self::Kernel(words.next()?.split('(').next()?)),
-            ".global" => Some(Self::Variable),
+            ".global" | ".section" => Some(Self::Shared),
             _ => None,
         }
     }
+}
+
+/// How many braces a line opens and closes, but for those in comments to its end and in strings; `None` for a comment that
+/// may go on.
+fn braces(line: &str) -> Option<(usize, usize)> {
+    let code = line.split("//").next().unwrap_or(line);
+    if code.contains("/*") {
+        return None;
+    }
+    // What is between quotes is every other part.
+    let count = |brace| code.split('"').step_by(2).map(|part| part.matches(brace).count()).sum();
+    Some((count('{'), count('}')))
 }
 
 /// Kernels, known by their entry points (for the emulator and for checks) and as PTX (for GPUs).
@@ -254,6 +277,16 @@ mod tests {
         assert!(first.contains("first(\n\t.param .u32 a\n)\n{\n\tret;\n}\n.func helper()"), "{first}");
         assert!(!first.contains("second"), "{first}");
         assert_eq!(text_of(bodies, "third"), bodies);
+        // As assembly of several lines is printed.
+        let nested = ".entry first()\n{\n\t{\n.reg .b32 %a;\n}\n\tmov.b64 {%r1, %r2}, %rd1; // }\n}\n\
+            .entry second() { ret; }\n.file 1 \"{\"\n.entry third()\n{\n\t{\n}\n}\n";
+        assert_eq!(text_of(nested, "second"), ".entry second() { ret; }\n.file 1 \"{\"\n");
+        assert!(text_of(nested, "third").starts_with(".file 1 \"{\"\n.entry third()"));
+        assert!(text_of(nested, "first").ends_with("// }\n}\n.file 1 \"{\"\n"));
+        for unclear in [".entry first()\n{\n}\n}\n", ".entry first()\n{\n", ".entry first()\n{ /* } */\n}\n"]
+        {
+            assert_eq!(text_of(unclear, "first"), unclear);
+        }
         let sharing = ".visible .global .align 4 .u32 shared;\n.entry first()\n{\n}\n.entry second()\n{\n}\n";
         assert_eq!(text_of(sharing, "first"), sharing);
     }

@@ -42,7 +42,7 @@ pub struct Memory {
     pub workspace: *mut u32,
 }
 
-/// The body of the entry points `topk_f32`, `topk_f16` and `topk_bf16`.
+/// The body of the entry points `topk_f32` and its like.
 ///
 /// # Safety
 /// See [`topk_f32`](super::topk_f32).
@@ -84,8 +84,8 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
     }
 }
 
-/// Refines and sorts the output of a row as the outcome of its path and the options want it, and writes it. Here, once for
-/// all paths, and not where a path finds a bin crowded: what is rare costs the others time if it lies among them.
+/// Refines and sorts the output of a row as the outcome of its path and the options want it, and writes it. What is rare is
+/// here, once for all paths, and not where a path finds a bin crowded: it costs the others time if it lies among them.
 ///
 /// `memory` is for sorting. Collective over the block.
 #[inline(always)]

@@ -85,7 +85,8 @@ pub unsafe fn run_streamed<E: Element>(batch: Batch<E>, options: Options) {
 /// The body of both.
 ///
 /// # Safety
-/// The launch has [`shared_bytes`] of shared memory, and `batch` keeps its promises. `are_held` if [all rows are](is_held).
+/// The launch has [`shared_bytes`] of shared memory, and `batch` keeps its promises. `are_held` exactly if
+/// [all rows are](is_held).
 #[inline(always)]
 unsafe fn run<E: Element>(batch: Batch<E>, options: Options, are_held: bool) {
     let mut carve = Carve::dynamic();

@@ -12,7 +12,7 @@ use super::origin::{self, Problem};
 use super::{Batch, Options, short};
 
 /// The kernels of `Path::Auto` and `Path::Cluster` for each type of scores (with that of their bits) and order of the
-/// output, a constructor of [`Options`]; then others.
+/// output, a constructor of [`Options`]; then others. The names of kernels for indices that ascend end in `_ordered`.
 macro_rules! kernels_of_auto {
     (
         $(#[$table_meta:meta])*
@@ -116,7 +116,8 @@ macro_rules! kernels_of_auto {
 
             $(
                 /// Top-k of every row, each by a cluster of blocks that stream their slices of it, if these are too long for
-                /// registers. Launched as [`topk_f32_cluster`] is.
+                /// registers. Launched as [`topk_f32_cluster`] is, but only if clusters
+                /// [cannot hold](super::cluster::is_held) the longest row.
                 #[launch(max_threads = 512, min_blocks = 2, cluster = 0, arch = 90)]
                 kernel $streamed(
                     scores: *const $bits,

@@ -20,9 +20,10 @@
 //! Each row takes its path on the device, from its own length ([`auto`]). [`division`] says which blocks work on
 //! it. Launches of rows that are all short have a kernel of their own ([`short`]), and so have launches of clusters: for
 //! few rows of up to 262,144 elements, or so many longer ones that their clusters keep the device busy; the host's plan
-//! decides. Each of these kernels there is for rows in any order and for those in the order of the indices, those of
-//! clusters also for slices that are held and for slices that are streamed (`entries.rs` says why). The paths of vLLM's persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for
-//! comparison ([`origin`]). The algorithms are described in their files.
+//! decides. Each of these kernels there is for rows in any order and for those in the order of the indices, those
+//! of clusters also for slices that are held and for slices that are streamed (`entries.rs` says why). The paths of
+//! vLLM's persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for comparison ([`origin`]).
+//! The algorithms are described in their files.
 
 pub mod ascending;
 pub mod auto;

@@ -198,7 +198,7 @@ impl Plan {
     /// Name of the kernel for launches of `rows` rows in the module [`Module::topk`](crate::Module::topk).
     pub fn entry(&self, rows: u32) -> &'static str {
         match self.kernel {
-            Variant::Cluster(clusters) => self.cluster_entry(clusters.is_held(rows)),
+            Variant::Cluster(clusters) => self.cluster_entry(clusters.is_held(rows.max(1))),
             Variant::Auto => self.entry_of(kernels_of!("")),
             Variant::Short => self.entry_of(kernels_of!("_short")),
             Variant::Origin { teams: false, .. } => "topk_f32_block",
@@ -751,7 +751,7 @@ mod tests {
                         let limits = Limits { max_rows: 100, max_len, path, scores, order, ..limits() };
                         let plan = plan(limits).unwrap();
                         let entries = plan.entries();
-                        let mut used: Vec<_> = (1..=100).map(|rows| plan.entry(rows)).collect();
+                        let mut used: Vec<_> = (0..=100).map(|rows| plan.entry(rows)).collect();
                         used.sort_unstable();
                         used.dedup();
                         let mut sorted = entries.clone();

@@ -11,7 +11,6 @@ use std::ptr::null_mut;
 use cust::sys::{CUfunction, CUstream};
 
 use super::driver::{Failure, cuDriverGetVersion, cuGetProcAddress};
-use crate::Ptx;
 
 /// The first architecture whose PTX can wait for earlier launches.
 const FIRST_ARCH: u32 = 90;
@@ -31,8 +30,8 @@ const PROGRAMMATIC_STREAM_SERIALIZATION: c_uint = 6;
 
 /// Whether kernels of this PTX can wait for earlier launches. Where it is for an older architecture, or was
 /// compiled without the feature `sm_90` of `dsa-simt`, their call of wait has become nothing.
-pub(super) fn can_wait(ptx: &Ptx) -> bool {
-    ptx.arch >= FIRST_ARCH && ptx.text.contains("griddepcontrol.wait")
+pub(super) fn can_wait(arch: u32, text: &str) -> bool {
+    arch >= FIRST_ARCH && text.contains("griddepcontrol.wait")
 }
 
 /// `CUlaunchConfig`.
@@ -167,11 +166,14 @@ mod tests {
 
     #[test]
     fn only_ptx_that_has_the_wait_can_wait() {
-        let ptx = |arch, text: &'static str| can_wait(&Ptx::embedded(arch, text));
-        assert!(ptx(90, "griddepcontrol.wait;"));
-        assert!(!ptx(80, "griddepcontrol.wait;"));
-        assert!(!ptx(90, "griddepcontrol.launch_dependents;"));
-        let topk = |device| can_wait(crate::Module::topk().ptx_for(device).unwrap());
+        assert!(can_wait(90, "griddepcontrol.wait;"));
+        assert!(!can_wait(80, "griddepcontrol.wait;"));
+        assert!(!can_wait(90, "griddepcontrol.launch_dependents;"));
+        let module = crate::Module::topk();
+        let topk = |device| {
+            let ptx = module.ptx_for(device).unwrap();
+            can_wait(ptx.arch, &ptx.text_of("topk_f32"))
+        };
         assert_eq!([(8, 0), (8, 9), (9, 0), (12, 0)].map(topk), [false, false, true, true]);
     }
 

@@ -16,7 +16,7 @@ use super::driver::{
     cuModuleGetFunction, cuModuleLoadDataEx, cuModuleUnload,
 };
 use super::extended;
-use crate::{Error, Module, Ptx};
+use crate::{Error, Module};
 
 /// Bytes of each of the driver compiler's logs that are kept.
 const LOG_BYTES: usize = 16 * 1024;
@@ -56,28 +56,29 @@ impl Modules {
         &self,
         context: &Arc<Context>,
         name: &str,
-        ptx: &Ptx,
+        arch: u32,
+        text: &str,
     ) -> Result<Arc<LoadedModule>, Error> {
         // A panic while the lock was held leaves a valid map.
         let mut modules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(module) = modules.get(&*ptx.text) {
+        if let Some(module) = modules.get(text) {
             return Ok(module.clone());
         }
-        let module = Arc::new(LoadedModule::compile(context, name, ptx)?);
-        modules.insert(ptx.text.to_string(), module.clone());
+        let module = Arc::new(LoadedModule::compile(context, name, arch, text)?);
+        modules.insert(text.to_string(), module.clone());
         Ok(module)
     }
 }
 
 impl LoadedModule {
-    fn compile(context: &Arc<Context>, name: &str, ptx: &Ptx) -> Result<Self, Error> {
+    fn compile(context: &Arc<Context>, name: &str, arch: u32, text: &str) -> Result<Self, Error> {
         let failed = |code, name_of_code: String, log: String| Error::Compile {
-            module: format!("{name} for sm_{}", ptx.arch),
+            module: format!("{name} for sm_{arch}"),
             code,
             name: name_of_code,
             log,
         };
-        let text = CString::new(&*ptx.text).map_err(|error| {
+        let ptx = CString::new(text).map_err(|error| {
             failed(0, "not passed to the driver".into(), format!("PTX with a NUL: {error}"))
         })?;
         let (mut errors, mut infos) = (vec![0u8; LOG_BYTES], vec![0u8; LOG_BYTES]);
@@ -98,7 +99,7 @@ impl LoadedModule {
         let loaded = unsafe {
             cuModuleLoadDataEx(
                 &mut module,
-                text.as_ptr().cast(),
+                ptx.as_ptr().cast(),
                 options.len() as c_uint,
                 options.as_mut_ptr(),
                 values.as_mut_ptr(),
@@ -106,7 +107,7 @@ impl LoadedModule {
         };
         match loaded {
             Ok(()) => {
-                let can_wait = extended::can_wait(ptx);
+                let can_wait = extended::can_wait(arch, text);
                 Ok(Self { context: context.clone(), module, can_wait })
             }
             Err(failure) => {

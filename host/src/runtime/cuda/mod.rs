@@ -26,7 +26,7 @@ use self::driver::{
 use self::extended::LaunchExtended;
 use self::kernel::{LoadedKernel, Modules};
 use super::{Handle, Runtime};
-use crate::{DeviceProperties, Error, LaunchConfig, Module, Ptx};
+use crate::{DeviceProperties, Error, LaunchConfig, Module};
 
 /// Parameters that a launch passes without allocating.
 const FEW_PARAMETERS: usize = 32;
@@ -218,8 +218,8 @@ impl Runtime for CudaRuntime {
 
     fn load(&self, module: &Module, entry: &'static Entry) -> Result<Handle, Error> {
         let ptx = module.ptx_for(self.properties.compute_capability)?;
-        let ptx = Ptx { arch: ptx.arch, text: ptx.text_of(entry.name).into_owned().into() };
-        let loaded = self.modules.load(&self.context, module.name(), &ptx)?;
+        let text = ptx.text_of(entry.name);
+        let loaded = self.modules.load(&self.context, module.name(), ptx.arch, &text)?;
         Ok(Handle::new(loaded.kernel(module, entry, self.properties.shared_bytes_per_block)?))
     }
 
