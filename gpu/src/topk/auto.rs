@@ -46,7 +46,8 @@ pub struct Memory {
 ///
 /// # Safety
 /// See [`topk_f32`](super::topk_f32).
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
+#[cfg_attr(not(target_arch = "nvptx64"), inline(never))]
 pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory) {
     if batch.rows == 0 {
         return;

@@ -87,7 +87,8 @@ pub unsafe fn run_streamed<E: Element>(batch: Batch<E>, options: Options) {
 /// # Safety
 /// The launch has [`shared_bytes`] of shared memory, and `batch` keeps its promises. `are_held` exactly if
 /// [all rows are](is_held).
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
+#[cfg_attr(not(target_arch = "nvptx64"), inline(never))]
 unsafe fn run<E: Element>(batch: Batch<E>, options: Options, are_held: bool) {
     let mut carve = Carve::dynamic();
     // SAFETY: the launch has `shared_bytes` of shared memory.

@@ -26,7 +26,8 @@ const AHEAD: u32 = RESIDENT_PLACES / 2;
 ///
 /// # Safety
 /// See [`topk_f32_short`](super::topk_f32_short).
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
+#[cfg_attr(not(target_arch = "nvptx64"), inline(never))]
 pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     let mut carve = Carve::dynamic();
     // SAFETY: the launch has `SHARED_BYTES` of shared memory.
