@@ -69,18 +69,13 @@ impl Clusters {
     }
 
     /// Whether clusters keep the longest rows of a launch of `rows` rows in their registers.
-    pub(super) fn is_held(self, rows: u32) -> bool {
+    pub(super) fn are_held(self, rows: u32) -> bool {
         cluster::is_held(self.max_len, self.of(rows).size)
     }
 
-    /// What [`is_held`](Self::is_held) says of launches of up to `rows` rows.
-    pub(super) fn are_held(self, rows: u32) -> Vec<bool> {
-        // The size depends on the rows only as far as all their clusters run at once, of which there are fewer than these.
-        let most = self.multiprocessors.saturating_mul(2).saturating_add(1);
-        let mut are_held: Vec<_> = (1..=rows.min(most)).map(|rows| self.is_held(rows)).collect();
-        are_held.sort_unstable_by(|a, b| b.cmp(a));
-        are_held.dedup();
-        are_held
+    /// At most so many clusters run at once: of two blocks each, with two blocks on each multiprocessor.
+    pub(super) fn most_at_once(self) -> u32 {
+        self.multiprocessors
     }
 
     /// Clusters that keep the rows in their registers, if all run at once.

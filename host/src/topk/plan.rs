@@ -198,7 +198,10 @@ impl Plan {
     /// Name of the kernel for launches of `rows` rows in the module [`Module::topk`](crate::Module::topk).
     pub fn entry(&self, rows: u32) -> &'static str {
         match self.kernel {
-            Variant::Cluster(clusters) => self.cluster_entry(clusters.is_held(rows.max(1))),
+            Variant::Cluster(clusters) if clusters.are_held(rows.max(1)) => {
+                self.entry_of(kernels_of!("_cluster"))
+            }
+            Variant::Cluster(_) => self.entry_of(kernels_of!("_cluster_streamed")),
             Variant::Auto => self.entry_of(kernels_of!("")),
             Variant::Short => self.entry_of(kernels_of!("_short")),
             Variant::Origin { teams: false, .. } => "topk_f32_block",
@@ -206,19 +209,18 @@ impl Plan {
         }
     }
 
-    /// Names of all kernels that launches have.
+    /// Names of all kernels that launches have, each once.
     pub fn entries(&self) -> Vec<&'static str> {
-        match self.kernel {
-            Variant::Cluster(clusters) => {
-                let are_held = clusters.are_held(self.limits.max_rows);
-                are_held.into_iter().map(|is_held| self.cluster_entry(is_held)).collect()
-            }
-            _ => vec![self.entry(self.limits.max_rows)],
-        }
-    }
-
-    fn cluster_entry(&self, is_held: bool) -> &'static str {
-        self.entry_of(if is_held { kernels_of!("_cluster") } else { kernels_of!("_cluster_streamed") })
+        let most = match self.kernel {
+            // The kernel depends on the rows only as far as all their clusters run at once.
+            Variant::Cluster(clusters) => clusters.most_at_once().saturating_add(1),
+            _ => 1,
+        };
+        let rows = 1..=most.min(self.limits.max_rows);
+        let mut entries: Vec<_> = rows.map(|rows| self.entry(rows)).collect();
+        entries.sort_unstable();
+        entries.dedup();
+        entries
     }
 
     /// Of kernels for all types of scores and both orders, the one for the limits.
@@ -748,15 +750,13 @@ mod tests {
             for path in [Path::Auto, Path::Cluster] {
                 for scores in [ScoreType::F32, ScoreType::F16, ScoreType::Bf16] {
                     for order in [Order::Any, Order::AscendingIndex] {
-                        let limits = Limits { max_rows: 100, max_len, path, scores, order, ..limits() };
+                        let limits = Limits { max_rows: 300, max_len, path, scores, order, ..limits() };
                         let plan = plan(limits).unwrap();
                         let entries = plan.entries();
-                        let mut used: Vec<_> = (0..=100).map(|rows| plan.entry(rows)).collect();
+                        let mut used: Vec<_> = (0..=300).map(|rows| plan.entry(rows)).collect();
                         used.sort_unstable();
                         used.dedup();
-                        let mut sorted = entries.clone();
-                        sorted.sort_unstable();
-                        assert_eq!(used, sorted, "{limits:?}");
+                        assert_eq!(used, entries, "{limits:?}");
                         for entry in entries {
                             crate::Module::topk().entry(entry).unwrap();
                             assert!(entry.starts_with(&format!("topk_{scores}")), "{entry}");
