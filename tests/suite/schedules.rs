@@ -2,7 +2,7 @@
 //!
 //! On a GPU these tests repeat the launch instead: its scheduler is the one there is.
 
-use dsa_kernels::topk::{Path, ScoreType, TopKBuilder};
+use dsa_kernels::topk::{Order, Path, ScoreType, TopKBuilder};
 use dsa_kernels::{Device, EmulatorOptions, Error};
 use dsa_kernels_tests::batch::BatchSpec;
 use dsa_kernels_tests::distribution::Distribution;
@@ -53,6 +53,30 @@ fn every_schedule_gives_the_right_set() {
         assert_slices_worked(&device);
         check_with(&device, 2048, for_teams(seed), |builder| builder.max_sms(4).path(Path::Large));
         assert_teams_worked(&device);
+    }
+}
+
+/// Each slice hands over what it lists in the order of the indices, if that is little enough: in that of a sorted row, of which
+/// one slice has all that is selected, it is not. With k = 4,096 a thread has more of the list than with less.
+#[test]
+fn slices_of_an_ordered_row_hand_over_what_they_list_in_any_order() {
+    let first = seed(68);
+    let multiprocessors = 16;
+    for (number, k) in [512, 2_048, 4_096].into_iter().enumerate() {
+        let seed = first + number as u64;
+        let device = device_with(EmulatorOptions { seed, multiprocessors, ..EmulatorOptions::default() });
+        for distribution in
+            [Distribution::Normal, Distribution::SortedUp, Distribution::Quantised, Distribution::ReluZeros]
+        {
+            for lengths in [vec![100_003], vec![70_001, 3_000, 40_000]] {
+                let scores = ScoreType::ALL[number];
+                let spec = BatchSpec::new(distribution, seed, 100_003, lengths).with_scores(scores);
+                check_with(&device, k, spec, |builder| {
+                    builder.path(Path::Sampled).order(Order::AscendingIndex).values(true)
+                });
+                assert_slices_worked(&device);
+            }
+        }
     }
 }
 

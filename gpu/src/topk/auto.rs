@@ -42,10 +42,13 @@ pub struct Memory {
     pub workspace: *mut u32,
 }
 
-/// The body of the entry points `topk_f32` and its like.
+/// Top-k of every row by the fastest path: the body of [`topk_f32`](super::topk_f32) and its like.
+///
+/// At most [`MAX_SLICES`](super::slab::MAX_SLICES) blocks of [`THREADS`] threads, with [`shared_bytes`]`(max_len, tiles)` of
+/// dynamic shared memory. The parameters are the fields of [`Batch`] and [`Memory`], and the bits of [`Options`].
 ///
 /// # Safety
-/// See [`topk_f32`](super::topk_f32).
+/// The launch is one of these, and keeps the promises of [`Batch`] and [`Memory`].
 #[cfg_attr(target_arch = "nvptx64", inline(always))]
 #[cfg_attr(not(target_arch = "nvptx64"), inline(never))]
 pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory) {
@@ -68,9 +71,10 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
         }
         let outcome = stage(&batch, options, desk, memory, scratch, carve);
         // What is usual with a copy of its own, so that what is rare is not jumped over.
-        if outcome == Outcome::Staged {
+        let is_sorted = options.is_ascending() && outcome == Outcome::Sorted;
+        if outcome == Outcome::Staged || is_sorted {
             let Part { row, len, .. } = desk.part();
-            write_staged(&batch, options, row, len, spare(batch.max_len, carve, scratch), scratch);
+            write_staged(&batch, options, row, len, is_sorted, spare(batch.max_len, carve, scratch), scratch);
         } else if outcome != Outcome::Done {
             // All anew, so that nothing is held in registers for the rare case.
             let Part { row, len, .. } = desk.part();
@@ -110,21 +114,23 @@ pub(super) fn complete<E: Element>(
     if outcome == Outcome::Crowded {
         refine::select(&scores, batch.k, options.lowest_indices(), scratch);
     }
-    write_staged(batch, options, row, len, memory, scratch);
+    write_staged(batch, options, row, len, false, memory, scratch);
 }
 
-/// Writes what is staged, in the order that the options want. `memory` is for sorting. Collective over the block.
+/// Writes what is staged, in the order that the options want, in which it may be staged. `memory` is for sorting. Collective
+/// over the block.
 #[inline(always)]
 fn write_staged<E: Element>(
     batch: &Batch<E>,
     options: Options,
     row: u32,
     len: u32,
+    is_sorted: bool,
     memory: Shared<u32>,
     scratch: Scratch,
 ) {
     let out = OutRow::new(batch, row, Scores::<E>::new(batch.scores(row, len)));
-    if options.is_ascending() {
+    if options.is_ascending() && !is_sorted {
         Sorter { memory, sums: scratch.sums }.write(scratch.staged(), batch.k, (0, len), 0, &out);
     } else {
         block::sync();

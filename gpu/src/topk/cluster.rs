@@ -62,20 +62,25 @@ pub const fn is_held(max_len: u32, size: u32) -> bool {
     max_len <= size * RESIDENT_PLACES
 }
 
-/// The body of the entry points `topk_f32_cluster` and its like: one cluster for each row, which it holds in registers.
+/// Top-k of every row, each by a cluster of blocks that keep it in their registers, if [they can](is_held): the body of
+/// [`topk_f32_cluster`](super::topk_f32_cluster) and its like.
+///
+/// A cluster of 2, 4, 8 or 16 blocks of [`THREADS`] threads for each row, with [`shared_bytes`]`(max_len, size, tiles)` of
+/// dynamic shared memory. The parameters are the fields of [`Batch`] and the bits of [`Options`].
 ///
 /// # Safety
-/// See [`topk_f32_cluster`](super::topk_f32_cluster).
+/// The launch is one of these, and keeps the promises of [`Batch`].
 #[inline(always)]
 pub unsafe fn run_held<E: Element>(batch: Batch<E>, options: Options) {
     // SAFETY: the launcher's promise.
     unsafe { run(batch, options, true) }
 }
 
-/// The body of the entry points `topk_f32_cluster_streamed` and its like: slices may be too long for registers.
+/// As [`run_held`], but if clusters [cannot hold](is_held) the longest row: the blocks stream slices that are too long for
+/// registers. The body of [`topk_f32_cluster_streamed`](super::topk_f32_cluster_streamed) and its like.
 ///
 /// # Safety
-/// See [`topk_f32_cluster_streamed`](super::topk_f32_cluster_streamed).
+/// See [`run_held`].
 #[inline(always)]
 pub unsafe fn run_streamed<E: Element>(batch: Batch<E>, options: Options) {
     // SAFETY: the launcher's promise.
@@ -156,8 +161,10 @@ unsafe fn run<E: Element>(batch: Batch<E>, options: Options, are_held: bool) {
         scratch.note(Narrowed::UNKNOWN);
     }
     let slice = own_slice(scores);
-    let outcome = if are_held && places <= Keys::<E>::MOST_PLACES {
-        refine_slice(&Keys::of(slice), slice, batch.k, will_any_do, scratch, team)
+    block::sync();
+    let known = scratch.noted();
+    let outcome = if are_held && places <= Keys::<E>::MOST_PLACES && known.count != Narrowed::UNCOUNTED {
+        refine_slice(&Keys::beside(known.range, slice), slice, batch.k, will_any_do, scratch, team)
     } else {
         refine_slice(&slice, slice, batch.k, will_any_do, scratch, team)
     };
@@ -259,10 +266,10 @@ fn first_index<E: Element>(slice: Slice<E>) -> u32 {
 /// k largest. What is known of the k-th largest was noted. Of the elements equal to it those with the lowest indices are
 /// taken, which are looked for in the slice, unless `will_any_do` ([`Outcome::EqualApart`]).
 ///
-/// The extremes are zero. Collective over the cluster; begins with a block barrier.
+/// The extremes are zero. Collective over the cluster, after a block barrier.
 #[inline(always)]
-pub(super) fn refine_slice<E: Element>(
-    source: &impl Source,
+pub(super) fn refine_slice<E: Element, S: Source>(
+    source: &S,
     slice: Slice<E>,
     wanted: u32,
     will_any_do: bool,
@@ -270,7 +277,6 @@ pub(super) fn refine_slice<E: Element>(
     team: Team,
 ) -> Outcome {
     let Scratch { counters, sums, .. } = scratch;
-    block::sync();
     let known = scratch.noted();
     let narrowed = refine::narrow(source, known, wanted, most_ranked(), scratch, &team);
     let Narrowed { range, above, count } = narrowed;
@@ -292,7 +298,7 @@ pub(super) fn refine_slice<E: Element>(
     } else {
         Ties::Counted
     };
-    source.visit(&mut Emit { scratch, staged, first: range.first, winning, ties });
+    source.visit(&mut Emit { scratch, staged, first: range.first, winning, ties, are_few: S::IS_HELD });
     if !are_equal {
         return Outcome::Staged;
     }
@@ -300,8 +306,13 @@ pub(super) fn refine_slice<E: Element>(
         return Outcome::EqualApart;
     }
     block::sync();
-    let (before, _) = team.before(counters.ties());
-    let first = counters.winners();
+    let (winners, ties) = if S::IS_HELD {
+        (counters.few_winners(), counters.few_ties())
+    } else {
+        (counters.winners(), counters.ties())
+    };
+    let (before, _) = team.before(ties);
+    let first = winners;
     let end = first + rest.saturating_sub(before);
     let next = ascending::stage_equal(own_slice(slice.row), range.first, first, end, staged, sums);
     block::sync();
@@ -318,6 +329,8 @@ struct Emit {
     first: u32,
     winning: u32,
     ties: Ties,
+    /// Whether there are fewer than 2^16 elements. Known to the compiler.
+    are_few: bool,
 }
 
 /// What is done with ties.
@@ -344,7 +357,12 @@ impl Visitor for Emit {
         if !warp::any(warp::ALL, winners | ties != 0) {
             return;
         }
-        let (winner, mut tie) = self.scratch.counters.reserve(winners.count_ones(), ties.count_ones());
+        let (counters, counts) = (self.scratch.counters, (winners.count_ones(), ties.count_ones()));
+        let (winner, mut tie) = if self.are_few {
+            counters.reserve_few(counts.0, counts.1)
+        } else {
+            counters.reserve(counts.0, counts.1)
+        };
         self.staged.set_bits(winners, winner, |element| tile.index(element));
         match self.ties {
             Ties::Counted => {}
@@ -382,6 +400,9 @@ fn finish<E: Element>(
     scratch: Scratch,
     team: Team,
 ) {
+    if outcome == Outcome::EqualApart {
+        return finish_equal(batch, row, slice.row, scratch, team);
+    }
     let Scratch { bins, counters, words, sums, .. } = scratch;
     let staged = team.staged();
     let slice = own_slice(slice.row);
@@ -400,27 +421,19 @@ fn finish<E: Element>(
     }
     team.receive(Team::COUNTS);
     let Narrowed { above, count, .. } = scratch.noted();
-    let are_equal = outcome == Outcome::EqualApart;
     let (first, own) = team.winners();
     let rank = cluster::rank();
     // Each block ranks equally many, whoever has listed them.
     let share = part(count);
-    if !are_equal {
-        // Where any of equal scores will do, a block needs the indices of those that it ranks only.
-        let needs_index = |number: u32| !will_any_do || number.wrapping_sub(rank * share) < share;
-        team.gather(count, needs_index);
-    }
+    // Where any of equal scores will do, a block needs the indices of those that it ranks only.
+    let needs_index = |number: u32| !will_any_do || number.wrapping_sub(rank * share) < share;
+    team.gather(count, needs_index);
     block::sync();
     let out = OutRow::new(batch, row, slice.row);
     if !is_ascending {
         // Nobody's shared memory is read after this.
         cluster::leave();
         out.write(staged, first, own);
-        if are_equal {
-            write_equal(batch.k, above, out, team);
-            cluster::wait_until_left();
-            return;
-        }
         let first = (rank * share).min(count);
         let end = (first + share).min(count);
         let mut put = |rank, index| out.put(above + rank, index);
@@ -434,14 +447,17 @@ fn finish<E: Element>(
     let listed_before = sum_of_lower(rank, |lower| team.listed_by(lower));
     let listed_end = listed_before + team.listed_by(rank);
     let mut select = |_, index: u32| {
-        let number = team.tally.atomic(AtomicOp::Add, Team::SELECTED, 1);
         if is_marked {
             ascending::mark::<E>(words, index.wrapping_add(first_place));
         } else if is_sorted {
             bitmap.mark(index - start);
         } else {
+            let number = team.tally.atomic(AtomicOp::Add, Team::SELECTED, 1);
             staged.set(own + number, index);
+            return;
         }
+        // Only counted.
+        team.tally.reduce(AtomicOp::Add, Team::SELECTED, 1);
     };
     team.rank(listed_before, listed_end, count, batch.k - above, TieBreak::Index, &mut select);
     block::sync();
@@ -471,18 +487,27 @@ fn finish<E: Element>(
     cluster::wait_until_left();
 }
 
-/// Writes the block's part of equal elements, which are staged from position `wanted` down and follow `above` others in the
-/// output: as many as the blocks of lower rank leave. Collective over the block.
+/// The same where the elements that are equal to the k-th largest are [staged apart](Outcome::EqualApart): from position
+/// `batch.k` down. Of these each block writes as many as the blocks of lower rank leave.
 #[inline(always)]
-fn write_equal<E: Element>(wanted: u32, above: u32, out: OutRow<E>, team: Team) {
+fn finish_equal<E: Element>(batch: &Batch<E>, row: u32, scores: Scores<E>, scratch: Scratch, team: Team) {
+    let staged = team.staged();
+    team.begin_to_tell(scratch.counters);
+    team.receive(Team::COUNTS);
+    let (first, own) = team.winners();
     let rank = cluster::rank();
-    let first = above + sum_of_lower(rank, |lower| team.listed_by(lower));
-    let count = team.listed_by(rank).min(wanted.saturating_sub(first));
+    let first_equal = scratch.noted().above + sum_of_lower(rank, |lower| team.listed_by(lower));
+    // Nobody's shared memory is read after this.
+    cluster::leave();
+    let out = OutRow::new(batch, row, scores);
+    out.write(staged, first, own);
+    let count = team.listed_by(rank).min(batch.k.saturating_sub(first_equal));
     let mut number = opaque(thread::index());
     while number < count {
-        out.put(first + number, team.staged().get(wanted - 1 - number));
+        out.put(first_equal + number, staged.get(batch.k - 1 - number));
         number += THREADS;
     }
+    cluster::wait_until_left();
 }
 
 /// What the blocks of a cluster share, each with its own copy in its shared memory.

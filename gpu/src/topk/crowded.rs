@@ -7,16 +7,16 @@
 
 use dsa_simt::block;
 
-use super::Options;
 use super::bins::{Descending, THREADS};
 use super::element::Element;
 use super::half;
 use super::histogram::Pick;
-use super::key::{key, number_key};
+use super::key::number;
 use super::output::{OutRow, lowest_bit};
-use super::refine::{Distances, KeyRange, Narrowed, Outcome, RANKED, Scratch};
+use super::refine::{CountDown, Distances, KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::resident::{Found, Pairs, place, start};
 use super::scores::{Scores, index};
+use super::{Options, comes_last};
 
 /// Places of the longest row.
 pub const MOST_PLACES: u32 = HELD * THREADS;
@@ -45,7 +45,7 @@ pub fn select<E: Element>(
         scratch.note(narrowed);
         return Outcome::Crowded;
     }
-    let keys = keys_beside(narrowed.range, numbers::<E>(vectors));
+    let keys = narrowed.range.keys_beside(numbers::<E>(vectors));
     let mut distances = Distances::of(narrowed.range);
     for i in 0..HELD as usize {
         distances.add(keys[i]);
@@ -55,11 +55,10 @@ pub fn select<E: Element>(
     let range = narrowed.range.without(extremes.get(Scratch::LOW), extremes.get(Scratch::HIGH));
     narrowed.range = range;
     if range.first < range.last {
-        // From the largest key down: what is larger wraps and is too far away for any bin. What is below the range comes
-        // after all of it, in bins that are not picked, or in the one of its smallest keys, and is counted as these are.
         let shift = range.shift();
+        let down = CountDown { bins, last: range.last, shift };
         for i in 0..HELD as usize {
-            bins.add_or_drop(range.last.wrapping_sub(keys[i]) >> shift);
+            down.add(keys[i]);
         }
         block::sync();
         let Pick { bin, above, count } = bins.pick::<Descending>(wanted - narrowed.above);
@@ -78,7 +77,7 @@ pub fn select<E: Element>(
         selected |= u32::from(keys[i as usize] >= range.first) << i;
     }
     let found = Found { winners, ties: selected & !winners, pick: Pick { bin: 0, above, count } };
-    if !takes_any {
+    if comes_last(!takes_any) {
         return place::<E, Pairs<{ HELD as usize / 2 }>>(row, wanted, options, found, scratch, out);
     }
     place_equal(row, wanted, found, scratch);
@@ -86,29 +85,15 @@ pub fn select<E: Element>(
     Outcome::Done
 }
 
-/// The bits of the thread's scores; where there is no number, of the lowest number.
+/// The thread's scores; where there is no number, the lowest number.
 #[inline(always)]
-fn numbers<E: Element>(vectors: [[u32; 4]; 4]) -> [u32; HELD as usize] {
-    let mut numbers = [0; HELD as usize];
+fn numbers<E: Element>(vectors: [[u32; 4]; 4]) -> [f32; HELD as usize] {
+    let mut numbers = [0.0; HELD as usize];
     for i in 0..HELD {
         let word = vectors[(i / E::PER_VECTOR) as usize][(i % E::PER_VECTOR / E::PER_WORD) as usize];
-        let score = E::score(word, i % E::PER_WORD);
-        // The maximum of NaN and a number is the number.
-        numbers[i as usize] = score.max(f32::NEG_INFINITY).to_bits();
+        numbers[i as usize] = number(E::score(word, i % E::PER_WORD));
     }
     numbers
-}
-
-/// Their keys, for comparing with those of `range`.
-#[inline(always)]
-fn keys_beside(range: KeyRange, numbers: [u32; HELD as usize]) -> [u32; HELD as usize] {
-    let sign = key(0.0);
-    if range.first < sign && range.last >= sign {
-        return numbers.map(|number| number_key(f32::from_bits(number)));
-    }
-    // Scores of the other sign get other keys, which are below the range, or above it, as theirs are.
-    let flip = if range.first >= sign { sign } else { u32::MAX };
-    numbers.map(|number| number ^ flip)
 }
 
 /// Stages the winners and as many of the ties, which are equal, as are wanted. Collective over the block; ends with a

@@ -28,6 +28,24 @@ pub fn number_key(score: f32) -> u32 {
     bits ^ flip
 }
 
+/// The score, or the lowest number in the place of NaN.
+#[inline(always)]
+pub fn number(score: f32) -> f32 {
+    // The maximum of NaN and a number is the number.
+    score.max(f32::NEG_INFINITY)
+}
+
+/// Scores that are not NaN as keys for comparing with the keys from `first` to `last`: scores of another sign than these get
+/// other keys than [`number_key`]'s, below all of them or above as theirs are.
+#[inline(always)]
+pub fn number_keys_beside<const N: usize>((first, last): (u32, u32), scores: [f32; N]) -> [u32; N] {
+    if first < SIGN && last >= SIGN {
+        return scores.map(number_key);
+    }
+    let flip = if first >= SIGN { SIGN } else { u32::MAX };
+    scores.map(|score| score.to_bits() ^ flip)
+}
+
 /// A score with this key; the inverse of [`key`]. For [`NAN`] and what is no score's key, a NaN.
 #[inline(always)]
 pub fn score(key: u32) -> f32 {
@@ -68,6 +86,25 @@ mod tests {
         f32::MAX,
         f32::INFINITY,
     ];
+
+    #[test]
+    fn keys_beside_a_range_are_below_it_in_it_or_above_it_as_the_keys_are() {
+        let side = |key: u32, (first, last): (u32, u32)| (key >= first, key > last);
+        for range in [(-70_000.0, -1.25), (-1.0, 1e-45), (0.5, 70_000.0), (f32::MAX, f32::INFINITY)] {
+            let range = (number_key(range.0), number_key(range.1));
+            let scores = ASCENDING.iter().copied().chain([-0.0, -1.25, 0.5, 0.75]);
+            for score in scores {
+                let [beside] = number_keys_beside(range, [score]);
+                let is_inside = side(beside, range) == (true, false);
+                assert_eq!(side(beside, range), side(number_key(score), range), "{score} beside {range:x?}");
+                assert!(!is_inside || beside == number_key(score), "{score} in {range:x?}");
+            }
+        }
+        assert_eq!(
+            [number(f32::NAN), number(-f32::NAN), number(-1.5)],
+            [f32::NEG_INFINITY, f32::NEG_INFINITY, -1.5]
+        );
+    }
 
     #[test]
     fn keys_order_like_the_scores() {

@@ -1,6 +1,6 @@
 //! A list in shared memory of the elements of a row that passed a threshold.
 
-use dsa_simt::{Carve, Shared, block, opaque, thread};
+use dsa_simt::{AtomicOp, Carve, Shared, Word, block, opaque, thread, warp};
 
 use super::bins::{self, Ascending, Bins, THREADS};
 use super::element::Element;
@@ -11,6 +11,10 @@ use super::source::{Source, Tile, Visitor};
 
 /// Most elements of a list.
 pub const CAPACITY: u32 = 7680;
+/// Most elements that [`Listed::sort`] sorts: one for each thread.
+pub const MOST_SORTED: u32 = THREADS;
+/// The place of the first one then: behind all of them.
+pub const SORTED: u32 = CAPACITY - MOST_SORTED;
 /// Words of shared memory that [`List::carve`] takes.
 pub const WORDS: u32 = 2 * CAPACITY;
 
@@ -75,6 +79,11 @@ pub struct Listed {
 /// Elements that a thread takes at once of a row's list, and when it only counts them.
 const SHARE: usize = 8;
 const COUNTED: usize = 4;
+
+/// Neighbouring places that a thread has of a part of a list in the order of the indices.
+const IN_ORDER: u32 = 8;
+/// Places of such a part.
+const PART: u32 = IN_ORDER * THREADS;
 
 /// Bins that are spread evenly over a range of keys.
 #[derive(Clone, Copy)]
@@ -161,6 +170,110 @@ impl Listed {
         Outcome::Staged
     }
 
+    /// As [`select`](Self::select), of a list in the order of the indices, in which the output is staged, too: of equal
+    /// scores, those with the lowest indices. A multiple of four; elements that are none have the lowest number, which is
+    /// below all of the range.
+    #[inline(always)]
+    pub fn select_in_order(self, counted: RangeBins, wanted: u32, scratch: Scratch) -> Outcome {
+        let Scratch { bins, counters, ranked, words, sums, .. } = scratch;
+        let pick = bins.pick::<Ascending>(wanted);
+        let found = counted.keys(pick.bin);
+        if pick.count > RANKED || pick.bin == bins::COUNT - 1 {
+            scratch.note(Narrowed { range: found, above: pick.above, count: pick.count });
+            return Outcome::Crowded;
+        }
+        // A thread has neighbouring places in each part of the list, of which there are two at most.
+        const { assert!(CAPACITY <= 2 * PART) };
+        let parts = self.len.div_ceil(PART);
+        let thread = opaque(thread::index());
+        let first_of = |part: u32| part * PART + thread * IN_ORDER;
+        let (mut winners, mut selected) = (0, 0);
+        for part in 0..parts {
+            let scores = self.eight(self.list.scores, first_of(part));
+            let (mut above, mut from) = (0_u32, 0_u32);
+            for i in 0..IN_ORDER {
+                let key = number_key(scores[i as usize]);
+                above |= u32::from(key > found.last) << i;
+                from |= u32::from(key >= found.first) << i;
+            }
+            // Whole groups of four lie behind the end.
+            let exist = (1 << self.len.saturating_sub(first_of(part)).min(IN_ORDER)) - 1;
+            winners |= (above & exist) << (part * IN_ORDER);
+            selected |= (from & exist) << (part * IN_ORDER);
+        }
+        words.set(thread, winners);
+        let mut ties = selected & !winners;
+        if ties != 0 {
+            let mut number = counters.reserve_ties(ties.count_ones());
+            while ties != 0 {
+                let bit = lowest_bit(ties);
+                let place = first_of(bit / IN_ORDER) + bit % IN_ORDER;
+                // By their places, which are in the order of the indices.
+                ranked.add(number, key(self.list.score(place)), place);
+                number += 1;
+                ties &= ties - 1;
+            }
+        }
+        block::sync();
+        ranked.rank::<THREADS>(pick.count, wanted - pick.above, |_, place| {
+            let bit = place / PART * IN_ORDER + place % IN_ORDER;
+            words.reduce(AtomicOp::Or, place % PART / IN_ORDER, 1 << bit);
+        });
+        block::sync();
+        let own = words.get(thread);
+        let of_part = |part: u32| own >> (part * IN_ORDER) & ((1 << IN_ORDER) - 1);
+        let ([before], [all]) = sums.before([of_part(0).count_ones() | of_part(1).count_ones() << u16::BITS]);
+        for part in 0..parts {
+            let indices = self.eight(self.list.indices, first_of(part));
+            let position = if part == 0 { before & 0xffff } else { (all & 0xffff) + (before >> u16::BITS) };
+            scratch.staged().set_reserved(of_part(part), IN_ORDER, position, |i| indices[i as usize]);
+        }
+        Outcome::Sorted
+    }
+
+    /// Eight neighbouring words of a list of some groups of four, or others where that ends before.
+    #[inline(always)]
+    fn eight<T: Word>(self, words: Shared<T>, first: u32) -> [T; IN_ORDER as usize] {
+        let last = self.len - 4;
+        let ([a, b, c, d], [e, f, g, h]) = (words.get4(first.min(last)), words.get4((first + 4).min(last)));
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// Copies the elements in the order of their indices to the places from [`SORTED`] on; there are [`MOST_SORTED`] at most, and
+    /// no index twice. Collective over the block, after a block barrier; needs one before the copies are read.
+    #[inline(always)]
+    pub fn sort(self) {
+        const AT_ONCE: u32 = 2;
+        let lane = opaque(thread::lane());
+        // A warp has one of sixteen elements, so that few are those of many warps.
+        let place_of = |number: u32| opaque(thread::warp()) + number * const { THREADS / warp::SIZE };
+        // The warp's elements, one after the other, are compared with all others by a lane to each.
+        let (mut number, mut rank) = (0, 0);
+        while place_of(number) < self.len {
+            let mut own = [0; AT_ONCE as usize];
+            for i in 0..AT_ONCE {
+                own[i as usize] = opaque(self.list.index(place_of(number + i).min(self.len - 1)));
+            }
+            let (mut before, mut first) = ([0; AT_ONCE as usize], 0);
+            while first < self.len {
+                let other = first + lane;
+                let index = if other < self.len { self.list.index(other) } else { u32::MAX };
+                for i in 0..AT_ONCE as usize {
+                    before[i] += warp::ballot(warp::ALL, index < own[i]).count_ones();
+                }
+                first += warp::SIZE;
+            }
+            for i in 0..AT_ONCE {
+                rank = if lane == number + i { before[i as usize] } else { rank };
+            }
+            number += AT_ONCE;
+        }
+        let place = place_of(lane);
+        if place < self.len {
+            self.list.set(SORTED + rank, self.list.score(place), self.list.index(place));
+        }
+    }
+
     /// The key at a place, and the index.
     #[inline(always)]
     pub fn get(self, place: u32) -> (u32, u32) {
@@ -189,6 +302,15 @@ impl Listed {
             staged.set(place, self.list.index(place));
             place += THREADS;
         }
+    }
+
+    /// Stages the indices of all elements but those of the lowest number, as `counters` count them, which are zero. Collective
+    /// over the block, after a block barrier.
+    #[inline(always)]
+    pub fn stage_numbers(self, counters: Counters, staged: Staged) {
+        // There are no ties.
+        let below = KeyRange { first: u32::MAX, last: key(f32::NEG_INFINITY) };
+        self.place::<1>(below, counters, staged, |_, _| {});
     }
 
     /// Stages the indices of the elements above the keys `found`, and calls `take` for those with one of these keys, with

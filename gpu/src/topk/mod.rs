@@ -66,7 +66,7 @@ mod entries;
 pub use entries::ENTRIES;
 pub use entries::*;
 
-use dsa_simt::Global;
+use dsa_simt::{Global, opaque};
 
 use element::Element;
 
@@ -212,4 +212,12 @@ impl<E: Element> Batch<E> {
         // SAFETY: the launcher promises room for k scores for every row.
         Some(unsafe { E::array(self.values.add(row as usize * self.k as usize), self.k as usize) })
     }
+}
+
+/// The condition of a branch whose code is to lie behind that of the other one, because it is rare. The assembler puts what
+/// follows `else` first, unless the optimiser turns the condition round: so it is none that it can see through.
+#[inline(always)]
+fn comes_last(condition: bool) -> bool {
+    const YES: u32 = 2;
+    opaque(if condition { YES } else { 0 }) >= YES
 }

@@ -3,15 +3,15 @@
 //! The winners (elements above the threshold) come first, in any order; then as many of the elements equal
 //! to it as are still wanted. A warp reserves room for all its elements of a tile with one atomic.
 
-use dsa_simt::{AtomicOp, Carve, Global, Shared, opaque, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Cursor, Global, Shared, opaque, thread, warp};
 
-use super::Batch;
 use super::bins::THREADS;
 use super::element::Element;
 use super::histogram::{inclusive_sum, interval};
 use super::key::{ABSENT, half_key};
 use super::scores::Scores;
 use super::source::{Tile, Visitor};
+use super::{Batch, comes_last};
 
 /// What separates winners and ties from the rest. [`ABSENT`] is neither.
 pub trait Threshold: Copy {
@@ -93,8 +93,13 @@ impl Counters {
     /// A position for one tie.
     #[inline(always)]
     pub fn tie(self) -> u32 {
-        // Opaque: the assembler lets one lane add a constant for all, which takes longer for the few that have a tie.
-        self.0.atomic(AtomicOp::Add, Self::TIES, opaque(1))
+        self.0.atomic(AtomicOp::Add, Self::TIES, 1)
+    }
+
+    /// Positions for the thread's `ties`, one after the other.
+    #[inline(always)]
+    pub fn reserve_ties(self, ties: u32) -> u32 {
+        self.0.atomic(AtomicOp::Add, Self::TIES, ties)
     }
 
     /// Winners that were placed, after a block barrier.
@@ -107,6 +112,12 @@ impl Counters {
     #[inline(always)]
     pub fn few_winners(self) -> u32 {
         self.winners() & 0xffff
+    }
+
+    /// The ties that were reserved so.
+    #[inline(always)]
+    pub fn few_ties(self) -> u32 {
+        self.winners() >> u16::BITS
     }
 
     /// Ties that were placed, after a block barrier.
@@ -288,10 +299,8 @@ impl<E: Element> OutRow<E> {
     /// over the block.
     #[inline(always)]
     pub fn write(&self, staged: Staged, first: u32, count: u32) {
-        // Asked once, and not for each entry. The assembler puts what follows `else` first, unless the optimiser turns the
-        // condition round: so it is none that it can see through.
-        const YES: u32 = 2;
-        if opaque(if self.values.is_some() { YES } else { 0 }) >= YES {
+        // Asked once, and not for each entry.
+        if comes_last(self.values.is_some()) {
             for_each_staged(staged, count, |number, index| self.put(first + number, index));
         } else {
             for_each_staged(staged, count, |number, index| {
@@ -342,6 +351,12 @@ impl Staged {
         Self(words)
     }
 
+    /// For putting one index after the other, from a position on.
+    #[inline(always)]
+    pub fn cursor(self, position: u32) -> Cursor<u32> {
+        self.0.cursor(position)
+    }
+
     /// Puts an index at a position.
     #[inline(always)]
     pub fn set(self, position: u32, index: u32) {
@@ -365,7 +380,7 @@ impl Staged {
     /// The same at the positions from `position` on, which were reserved for this lane.
     #[inline(always)]
     pub fn set_reserved(self, winners: u32, count: u32, position: u32, index: impl Fn(u32) -> u32) {
-        let mut next = self.0.cursor(position);
+        let mut next = self.cursor(position);
         for bit in 0..count {
             if winners >> bit & 1 != 0 {
                 next.push(index(bit));

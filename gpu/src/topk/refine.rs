@@ -7,11 +7,11 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, thread, warp};
 
-use super::bins::{self, Ascending, BinOrder, Bins, THREADS};
+use super::bins::{self, Ascending, BinOrder, Bins, Descending, THREADS};
 use super::candidates::{self, Candidates};
 use super::element::Element;
 use super::histogram::Pick;
-use super::key::{ABSENT, NAN};
+use super::key::{ABSENT, NAN, number_keys_beside};
 use super::output::{Counters, Staged};
 use super::prefix::Sums;
 use super::source::{Source, Tile, Visitor};
@@ -50,6 +50,12 @@ impl KeyRange {
         let last = last - (bin << shift);
         // The last bins may reach beyond all keys.
         Self { first: last.saturating_sub((1 << shift) - 1), last }
+    }
+
+    /// The keys of scores that are not NaN, for comparing with its own ([`number_keys_beside`]).
+    #[inline(always)]
+    pub(super) fn keys_beside<const N: usize>(self, scores: [f32; N]) -> [u32; N] {
+        number_keys_beside((self.first, self.last), scores)
     }
 
     /// The keys of bin `bin` of those that begin at key `first`.
@@ -212,6 +218,8 @@ pub enum Outcome {
     /// Too many elements for the path share what it tells them apart by: where they are is noted, or in the bins, and they
     /// are to be refined.
     Crowded,
+    /// The output is staged, in the order of the indices.
+    Sorted,
 }
 
 /// How what several blocks measured and counted comes together, if they look for the same element.
@@ -250,8 +258,8 @@ impl Merge for Alone {
 /// The extremes are zero, and not afterwards. Collective over them, after a block barrier; needs one of all of them before
 /// the bins are used again.
 #[inline(always)]
-pub fn narrow(
-    source: &impl Source,
+pub fn narrow<S: Source>(
+    source: &S,
     found: Narrowed,
     wanted: u32,
     enough: u32,
@@ -279,10 +287,17 @@ pub fn narrow(
         bins.zero();
         block::sync();
         let shift = range.shift();
-        source.visit(&mut CountRange { bins, range, shift });
-        let pick = merge.pick::<Ascending>(bins, wanted - above);
-        let bin = KeyRange::of_bin(range.first, pick.bin, shift);
-        range = KeyRange { last: range.last.min(bin.last), ..bin };
+        let pick;
+        if const { S::IS_HELD } {
+            source.visit(&mut CountDown { bins, last: range.last, shift });
+            pick = merge.pick::<Descending>(bins, wanted - above);
+            range = KeyRange::of_bin_below(range.last, pick.bin, shift);
+        } else {
+            source.visit(&mut CountRange { bins, range, shift });
+            pick = merge.pick::<Ascending>(bins, wanted - above);
+            let bin = KeyRange::of_bin(range.first, pick.bin, shift);
+            range = KeyRange { last: range.last.min(bin.last), ..bin };
+        }
         above += pick.above;
         count = pick.count;
         are_read = false;
@@ -453,6 +468,33 @@ impl Visitor for Distances {
     #[inline(always)]
     fn visit<const N: usize>(&mut self, tile: Tile<N>) {
         const { assert!(ABSENT == 0) };
+        for element in 0..N {
+            self.add(tile.keys[element]);
+        }
+    }
+}
+
+/// Counts the keys of a range by their distance from its end, in bins from the largest key down: what is larger wraps, and is
+/// too far away for any bin. What is below the range comes after all of it, in bins that are not picked, or in the one of
+/// its smallest keys, and is counted as these are.
+pub(super) struct CountDown {
+    pub bins: Bins,
+    /// The end of the range.
+    pub last: u32,
+    pub shift: u32,
+}
+
+impl CountDown {
+    /// Counts a key.
+    #[inline(always)]
+    pub(super) fn add(&self, key: u32) {
+        self.bins.add_or_drop(self.last.wrapping_sub(key) >> self.shift);
+    }
+}
+
+impl Visitor for CountDown {
+    #[inline(always)]
+    fn visit<const N: usize>(&mut self, tile: Tile<N>) {
         for element in 0..N {
             self.add(tile.keys[element]);
         }

@@ -222,8 +222,15 @@ pub(super) fn place<E: Element, H: Held<E>>(
     let first = Tie::first_of(row, start, ties);
     if is_ascending {
         words.set(thread::index(), winners);
-        // Where the winners go is not asked for here.
-        first.for_each(row, start, ties, |tie| tie.list(ranked, counters.tie()));
+        // Where the winners go is not asked for here. One atomic for each thread, on its way with the first tie: the assembler
+        // has one lane add up for the others what is the same for all, which takes longer.
+        if ties != 0 {
+            let mut number = counters.reserve_ties(ties.count_ones());
+            first.arrived().for_each(row, start, ties, |tie| {
+                tie.list(ranked, number);
+                number += 1;
+            });
+        }
     } else {
         found.stage_and_list::<E, H>(row, start, first, counters, staged, ranked);
     }

@@ -6,7 +6,8 @@
 //! 2. The row is read once ([`stream`]), by one block or in slices by several, all with the same
 //!    threshold because all take the same sample. What passes is listed: in shared memory by a block alone, in
 //!    the workspace by several ([`slab`](super::slab)).
-//! 3. The block that is done last, and waits for nobody, selects from the list ([`refine`]).
+//! 3. The block that is done last, and waits for nobody, selects from the list ([`refine`]). For an output in the order of the
+//!    indices, several blocks hand over their lists in this order, and the last one keeps it.
 //!
 //! If at least k elements are listed, and all that passed are, the k largest of the list are the k largest of
 //! the row: that is the proof. A guess that fails costs time and nothing else: the last block then selects
@@ -24,11 +25,11 @@ use super::division::Part;
 use super::element::Element;
 use super::half::{self, LOWEST_BIN};
 use super::key::{ABSENT, NAN, key, score};
-use super::list::{CAPACITY, List, RangeBins};
+use super::list::{CAPACITY, List, Listed, MOST_SORTED, RangeBins};
 use super::output::{Counters, lowest_bit};
 use super::refine::{self, Alone, KeyRange, Narrowed, Outcome, Scratch};
 use super::scores::{Scores, index};
-use super::slab::Slab;
+use super::slab::{self, Slab};
 use super::source::{Source, Tile, Visitor};
 use super::state::RowState;
 use super::stream::{self, Room, Stream};
@@ -104,13 +105,33 @@ pub fn select<E: Element>(
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();
     let mut listed = scratch.counters.winners();
+    // Whether the list of the row is in the order of the indices, and places in it that have no element.
+    let (mut is_sorted, mut empty) = (false, 0);
     if is_alone {
         if !is_counted {
             list.first(listed.min(CAPACITY)).count(bins());
         }
+    } else if options.is_ascending() && notes.has_lower_numbers() {
+        let reserved = slab::reserved(listed);
+        let (part, state, slab) = shared();
+        let first = state.reserve(reserved, scratch.words, || {
+            if listed <= MOST_SORTED {
+                list.first(listed).sort();
+            }
+        });
+        slab.write_in_order(part.number, first, listed, list);
+        let (part, state, slab) = shared();
+        let Some(all) = state.arrive(part.slices, reserved, scratch.words) else { return Outcome::Done };
+        listed = all;
+        if all <= CAPACITY {
+            let (bins, Scratch { words, sums, .. }) = (bins(), scratch);
+            let count = |exists, score| bins.add(exists, score);
+            (listed, is_sorted) = slab.gather_in_order(part.slices, all, list, words, sums, count);
+            empty = all - listed;
+        }
     } else {
         let (_, state, slab) = shared();
-        slab.write(state.reserve(listed, scratch.words), listed, list);
+        slab.write(state.reserve(listed, scratch.words, || {}), listed, list);
         let (part, state, slab) = shared();
         let Some(all) = state.arrive(part.slices, listed, scratch.words) else { return Outcome::Done };
         listed = all;
@@ -124,9 +145,13 @@ pub fn select<E: Element>(
     if thread::index() == 0 {
         scratch.counters.start(0, 0);
     }
-    if listed >= wanted && listed <= CAPACITY {
-        let listed = list.first(listed);
-        let outcome = listed.select::<E>(bins(), wanted, options.are_none(), scratch);
+    if listed >= wanted && listed + empty <= CAPACITY {
+        let listed = list.first(listed + empty);
+        let outcome = if is_sorted {
+            listed.select_in_order(bins(), wanted, scratch)
+        } else {
+            listed.select::<E>(bins(), wanted, options.are_none(), scratch)
+        };
         if outcome != Outcome::Crowded {
             return outcome;
         }
@@ -134,7 +159,10 @@ pub fn select<E: Element>(
         return Outcome::Staged;
     }
     let crowded = notes.crowded();
-    if listed < wanted && crowded != ABSENT && take_equal(row, crowded, listed, wanted, list, scratch) {
+    if listed < wanted
+        && crowded != ABSENT
+        && take_equal(row, crowded, listed, wanted, list.first(listed + empty), scratch)
+    {
         return Outcome::Staged;
     }
     scratch.note(Narrowed { count: row.len(), ..Narrowed::UNKNOWN });
@@ -170,6 +198,12 @@ impl Notes {
     pub(super) fn range(self) -> KeyRange {
         let first = self.0.get(Self::PASSING);
         KeyRange { first, last: self.0.get(Self::HIGHEST).max(first) }
+    }
+
+    /// Whether there are numbers below the threshold, so that the lowest one can stand where there is none.
+    #[inline(always)]
+    fn has_lower_numbers(self) -> bool {
+        self.0.get(Self::PASSING) > key(f32::NEG_INFINITY)
     }
 
     /// The key just below the threshold, if so many elements share it that they do not pass; else [`ABSENT`].
@@ -423,7 +457,7 @@ fn collect_tile<E: Element, const M: usize>(
     }
 }
 
-/// Stages all `listed` elements, which are above the key `equal`, and completes the row with those elements that
+/// Stages all `listed` elements of the list, which are above the key `equal`, and completes the row with those elements that
 /// have it and the lowest indices. Tells whether there were enough of them. Collective over the block.
 #[inline(always)]
 fn take_equal<E: Element>(
@@ -431,9 +465,15 @@ fn take_equal<E: Element>(
     equal: u32,
     listed: u32,
     wanted: u32,
-    list: List,
+    list: Listed,
     scratch: Scratch,
 ) -> bool {
-    list.first(listed).stage_all(scratch.staged());
+    if list.len() == listed {
+        list.stage_all(scratch.staged());
+    } else {
+        // The counters are zero.
+        block::sync();
+        list.stage_numbers(scratch.counters, scratch.staged());
+    }
     ascending::stage_equal(row.whole(), equal, listed, wanted, scratch.staged(), scratch.sums) >= wanted
 }

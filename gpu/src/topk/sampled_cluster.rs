@@ -109,6 +109,7 @@ pub fn select<E: Element>(
             return if takes_any { Outcome::EqualApart } else { Outcome::Staged };
         }
         scratch.zero_extremes();
+        block::sync();
         return refine_slice(&listed, slice, wanted, will_any_do, scratch, team);
     }
     if is_complete

@@ -12,7 +12,8 @@ use dsa_simt::{opaque, thread};
 
 use super::bins::THREADS;
 use super::element::{Element, VECTOR_WORDS};
-use super::key::{ABSENT, key};
+use super::key::{ABSENT, key, number};
+use super::refine::KeyRange;
 use super::source::{Source, Tile, Visitor};
 
 /// Vectors of a thread's share of a tile of a row that is streamed: four in flight keep the memory busy.
@@ -292,7 +293,7 @@ impl<E: Element> Source for Slice<E> {
     }
 }
 
-/// The keys of a slice, in registers.
+/// The scores of a slice in registers, as keys for comparing with those of a range.
 pub struct Keys<E: Element> {
     /// Those of the first score of each word, and of the second if a word has two.
     keys: [[u32; 4 * SHARE]; 2],
@@ -304,16 +305,24 @@ impl<E: Element> Keys<E> {
     /// Places of the longest slice.
     pub const MOST_PLACES: u32 = key_vectors::<E>() as u32 * THREADS * E::PER_VECTOR;
 
-    /// Reads the keys of a slice that is not longer.
+    /// Reads the scores of a slice that is not longer, for comparing with keys of numbers above the lowest.
     #[inline(always)]
-    pub fn of(slice: Slice<E>) -> Self {
+    pub fn beside(range: KeyRange, slice: Slice<E>) -> Self {
         let share: KeyShare = slice.row.share(slice.first, slice.end, const { key_vectors::<E>() });
-        let keys = |number| share.keys::<E>(number, slice.end_index());
+        let keys = |of_word| {
+            let mut numbers = [f32::NEG_INFINITY; 4 * SHARE];
+            for i in 0..4 * const { key_vectors::<E>() } {
+                numbers[i] = number(E::score(share.vectors[i / 4][i % 4], of_word));
+            }
+            range.keys_beside(numbers)
+        };
         Self { keys: [keys(0), keys(E::PER_WORD - 1)], start: share.start, element: PhantomData }
     }
 }
 
 impl<E: Element> Source for Keys<E> {
+    const IS_HELD: bool = true;
+
     #[inline(always)]
     fn visit(&self, visitor: &mut impl Visitor) {
         visitor.visit(tile::<E>(self.keys[0], self.start, 0));

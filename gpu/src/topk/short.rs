@@ -22,10 +22,14 @@ pub const SHARED_BYTES: u32 = Scratch::BYTES;
 /// Places that are read before the length is known.
 const AHEAD: u32 = RESIDENT_PLACES / 2;
 
-/// The body of the entry points `topk_f32_short` and its like.
+/// Top-k of every row, if the longest has at most [`RESIDENT_PLACES`] scores: the body of
+/// [`topk_f32_short`](super::topk_f32_short) and its like.
+///
+/// A block of [`THREADS`] threads for each row, with [`SHARED_BYTES`] of dynamic shared memory. The parameters are the fields
+/// of [`Batch`] and the bits of [`Options`].
 ///
 /// # Safety
-/// See [`topk_f32_short`](super::topk_f32_short).
+/// The launch is one of these, and keeps the promises of [`Batch`].
 #[cfg_attr(target_arch = "nvptx64", inline(always))]
 #[cfg_attr(not(target_arch = "nvptx64"), inline(never))]
 pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {

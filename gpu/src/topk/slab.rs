@@ -4,14 +4,23 @@
 //! itself and its elements as arrived ([`RowState`](super::state::RowState)); the block that finds all others arrived
 //! reads the whole list, from its start to its end: nobody looks for anything. What does not fit is counted only, which
 //! is seen by the number of elements.
+//!
+//! For an output in the order of the indices, each block hands over its elements in their order, in groups of places that it
+//! has for itself, with a note of where that is. The last block reads the groups and the notes at once, and by the
+//! notes brings the lists of the slices into their order: the whole list is in the order of the indices then.
 
-use dsa_simt::{Global, opaque, thread};
+use dsa_simt::{Global, Shared, block, opaque, thread};
 
 use super::bins::THREADS;
-use super::list::{CAPACITY, List};
+use super::list::{CAPACITY, List, MOST_SORTED, SORTED};
+use super::prefix::Sums;
 
-/// Words of the list of a row.
-pub const ROW_WORDS: u32 = 2 * CAPACITY;
+/// Words of the list of a row: scores, indices, for each group of places whose it is, for each slice where it is.
+pub const ROW_WORDS: u32 = NOTES + MAX_SLICES;
+/// Where the words of the groups begin.
+const OWNERS: u32 = 2 * CAPACITY;
+/// Where the notes of the slices begin.
+const NOTES: u32 = OWNERS + CAPACITY / GROUP;
 /// Most slices of a row: each thread looks at one when they are made.
 pub const MAX_SLICES: u32 = THREADS;
 
@@ -66,6 +75,83 @@ impl Slab {
         }
     }
 
+    /// As [`write`](Self::write), in the order of the indices, if there are few enough elements to have been
+    /// [sorted](super::list::Listed::sort): to places that were reserved for as many as [`reserved`] says, of which those
+    /// without an element get the lowest number.
+    #[inline(always)]
+    pub fn write_in_order(self, slice: u32, first: u32, listed: u32, list: List) {
+        let end = reserved(listed);
+        if end > CAPACITY || first + end > CAPACITY {
+            return;
+        }
+        let is_sorted = listed <= MOST_SORTED;
+        let from = if is_sorted { SORTED } else { 0 };
+        let mut place = opaque(thread::index());
+        while place < end {
+            let (mut score, mut index) = (f32::NEG_INFINITY, 0);
+            if place < listed {
+                (score, index) = (list.score(from + place), list.index(from + place));
+            }
+            self.0.set((first + place) as usize, score.to_bits());
+            self.0.set((CAPACITY + first + place) as usize, index);
+            if place.is_multiple_of(GROUP) {
+                self.0.set((OWNERS + (first + place) / GROUP) as usize, slice);
+            }
+            place += THREADS;
+        }
+        if thread::index() == 0 {
+            self.0.set((NOTES + slice) as usize, Note { first, listed, is_sorted }.to_word());
+        }
+    }
+
+    /// As [`gather`](Self::gather), of what `slices` slices have written in the order of the indices, for which `reserved`
+    /// places were reserved. Returns how many elements there are, and whether they are in this order in `list` now, with
+    /// some of the lowest number among them that are none, and not counted.
+    ///
+    /// `words` has one for each thread.
+    #[inline(always)]
+    pub fn gather_in_order(
+        self,
+        slices: u32,
+        reserved: u32,
+        list: List,
+        words: Shared<u32>,
+        sums: Sums,
+        count: impl Fn(bool, f32),
+    ) -> (u32, bool) {
+        const { assert!(MAX_SLICES == THREADS && CAPACITY <= u16::MAX as u32) };
+        let thread = opaque(thread::index());
+        let mut group = thread;
+        // On their way while the notes are summed.
+        let read = |group| (self.read(group, reserved), self.owner(group, reserved));
+        let (mut near, mut far) = (read(group), read(group + THREADS));
+        let note = Note::of_word(if thread < slices { self.0.get((NOTES + thread) as usize) } else { 0 });
+        // Places and elements in one.
+        let ([before], [all]) = sums.before([self::reserved(note.listed) << u16::BITS | note.listed]);
+        // By how much its places move.
+        words.set(thread, (before >> u16::BITS).wrapping_sub(note.first));
+        let is_sorted = !block::sync_or(thread < slices && !note.is_sorted);
+        let moved = |(entries, owner): (Entries, u32)| Entries {
+            place: if entries.len > 0 { entries.place.wrapping_add(words.get(owner)) } else { 0 },
+            ..entries
+        };
+        loop {
+            moved(near).store(list, &|exists, score| count(exists && score > f32::NEG_INFINITY, score));
+            moved(far).store(list, &|exists, score| count(exists && score > f32::NEG_INFINITY, score));
+            group += 2 * THREADS;
+            if GROUP * group >= reserved {
+                return (all & 0xffff, is_sorted);
+            }
+            (near, far) = (read(group), read(group + THREADS));
+        }
+    }
+
+    /// The slice that has reserved a group of the first `reserved` places.
+    #[inline(always)]
+    fn owner(self, group: u32, reserved: u32) -> u32 {
+        if GROUP * group < reserved { self.0.get((OWNERS + group) as usize) } else { 0 }
+    }
+
     /// Reads a group of the first `listed` elements.
     #[inline(always)]
     fn read(self, group: u32, listed: u32) -> Entries {
@@ -90,6 +176,41 @@ impl Slab {
 
 /// Elements that are read at once.
 const GROUP: u32 = 4;
+
+/// Places that are reserved for `listed` elements of a slice in the order of the indices: whole groups.
+#[inline(always)]
+pub fn reserved(listed: u32) -> u32 {
+    listed.next_multiple_of(GROUP)
+}
+
+/// Where a slice has its elements, and how many.
+struct Note {
+    first: u32,
+    listed: u32,
+    /// Whether they are in the order of the indices.
+    is_sorted: bool,
+}
+
+impl Note {
+    /// Bits of a place.
+    const BITS: u32 = CAPACITY.ilog2() + 1;
+
+    #[inline(always)]
+    fn to_word(&self) -> u32 {
+        const { assert!(2 * Self::BITS < u32::BITS) };
+        self.first | self.listed << Self::BITS | u32::from(self.is_sorted) << (2 * Self::BITS)
+    }
+
+    #[inline(always)]
+    fn of_word(word: u32) -> Self {
+        let place = |word| word & ((1 << Self::BITS) - 1);
+        Self {
+            first: place(word),
+            listed: place(word >> Self::BITS),
+            is_sorted: word >> (2 * Self::BITS) != 0,
+        }
+    }
+}
 
 /// Some elements of the list of a row on their way to the same places of another one.
 #[derive(Clone, Copy)]

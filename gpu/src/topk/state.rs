@@ -61,15 +61,20 @@ impl RowState {
         listed.min(CAPACITY + 1)
     }
 
-    /// Reserves places in the list of the row for the `listed` elements of the block, and returns the first.
+    /// Reserves places in the list of the row for the `listed` elements of the block, and returns the first. Calls
+    /// `meanwhile` while the answer is on its way.
     ///
     /// Collective over the block, to which `words` tell it; ends with a block barrier.
     #[inline(always)]
-    pub fn reserve(self, listed: u32, words: Shared<u32>) -> u32 {
+    pub fn reserve(self, listed: u32, words: Shared<u32>, meanwhile: impl FnOnce()) -> u32 {
+        let mut first = 0;
         if thread::index() == 0 {
             let counted = Self::counted(listed);
-            words
-                .set(0, self.0.atomic(AtomicOp::Add, Self::RESERVED, counted, Order::Relaxed, Scope::Device));
+            first = self.0.atomic(AtomicOp::Add, Self::RESERVED, counted, Order::Relaxed, Scope::Device);
+        }
+        meanwhile();
+        if thread::index() == 0 {
+            words.set(0, first);
         }
         block::sync();
         words.get(0)
