@@ -2,7 +2,7 @@
 //!
 //! What is selected is marked by one bit each; threads take the words of the bitmap in order, count their bits,
 //! and a prefix sum of the counts says where each thread's indices go. A row in registers is one bitmap
-//! ([`Marked`]). The slices of a row that several blocks list are handed over in their order ([`slab`](super::slab)). Other
+//! ([`Marked`]). The lists of several blocks are handed over in this order if they are short ([`slab`](super::slab)). Other
 //! rows are staged in any order and sorted ([`Sorter`]): by one bitmap again if their indices are
 //! close enough to each other, otherwise put into 2,048 buckets by their leading bits, then ranked among the few of a
 //! bucket. Indices that crowd into few buckets are sorted by bitmaps one after the other: it is the rare case. The slices

@@ -15,7 +15,7 @@
 //! writes to its own shared memory only, which the others read: such a barrier needs no fence for global memory. A
 //! cluster is started as a whole: nobody waits for a block that cannot run. If the bin is crowded, its keys are told
 //! apart by [`refine::narrow`] over all slices at once, which are read again, from the cache they have come through: once,
-//! if their keys fit in the registers. Slices that are too long for registers are left to [`sampled_cluster`].
+//! if their keys fit in the registers and are not the lowest. Slices that are too long for registers are left to [`sampled_cluster`].
 //!
 //! Rows that one block has in its registers at its best are left to the first block.
 //!

@@ -36,7 +36,7 @@ pub fn number(score: f32) -> f32 {
 }
 
 /// Scores that are not NaN as keys for comparing with the keys from `first` to `last`: scores of another sign than these get
-/// other keys than [`number_key`]'s, below all of them or above as theirs are.
+/// other keys than [`number_key`]'s, below all of them or above as theirs are. The first key is not that of zero.
 #[inline(always)]
 pub fn number_keys_beside<const N: usize>((first, last): (u32, u32), scores: [f32; N]) -> [u32; N] {
     if first < SIGN && last >= SIGN {

@@ -171,8 +171,8 @@ impl Listed {
     }
 
     /// As [`select`](Self::select), of a list in the order of the indices, in which the output is staged, too: of equal
-    /// scores, those with the lowest indices. A multiple of four; elements that are none have the lowest number, which is
-    /// below all of the range.
+    /// scores, those with the lowest indices. The list has a multiple of four places; those without an element have the lowest
+    /// number, which is below all of the range.
     #[inline(always)]
     pub fn select_in_order(self, counted: RangeBins, wanted: u32, scratch: Scratch) -> Outcome {
         let Scratch { bins, counters, ranked, words, sums, .. } = scratch;

@@ -3,7 +3,7 @@
 //! The winners (elements above the threshold) come first, in any order; then as many of the elements equal
 //! to it as are still wanted. A warp reserves room for all its elements of a tile with one atomic.
 
-use dsa_simt::{AtomicOp, Carve, Cursor, Global, Shared, opaque, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Global, Shared, opaque, thread, warp};
 
 use super::bins::THREADS;
 use super::element::Element;
@@ -351,12 +351,6 @@ impl Staged {
         Self(words)
     }
 
-    /// For putting one index after the other, from a position on.
-    #[inline(always)]
-    pub fn cursor(self, position: u32) -> Cursor<u32> {
-        self.0.cursor(position)
-    }
-
     /// Puts an index at a position.
     #[inline(always)]
     pub fn set(self, position: u32, index: u32) {
@@ -380,7 +374,7 @@ impl Staged {
     /// The same at the positions from `position` on, which were reserved for this lane.
     #[inline(always)]
     pub fn set_reserved(self, winners: u32, count: u32, position: u32, index: impl Fn(u32) -> u32) {
-        let mut next = self.cursor(position);
+        let mut next = self.0.cursor(position);
         for bit in 0..count {
             if winners >> bit & 1 != 0 {
                 next.push(index(bit));

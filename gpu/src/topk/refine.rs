@@ -254,7 +254,8 @@ impl Merge for Alone {
 
 /// Narrows `found` until its range holds one key, or just the elements that are wanted, or at most `enough`.
 ///
-/// The range holds the `wanted`-th largest element of the sources of all blocks that `merge` brings together.
+/// The range holds the `wanted`-th largest element of the sources of all blocks that `merge` brings together. If these are
+/// [held](Source::IS_HELD), their keys are for comparing with those of the range, which may begin lower in the end than it did.
 /// The extremes are zero, and not afterwards. Collective over them, after a block barrier; needs one of all of them before
 /// the bins are used again.
 #[inline(always)]

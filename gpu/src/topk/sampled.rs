@@ -5,11 +5,12 @@
 //!    than k elements pass: about 1.3 to 2 k for k from 512 to 2,048.
 //! 2. The row is read once ([`stream`]), by one block or in slices by several, all with the same
 //!    threshold because all take the same sample. What passes is listed: in shared memory by a block alone, in
-//!    the workspace by several ([`slab`](super::slab)).
+//!    the workspace by several ([`slab`]).
 //! 3. The block that is done last, and waits for nobody, selects from the list ([`refine`]). For an output in the order of the
-//!    indices, several blocks hand over their lists in this order, and the last one keeps it.
+//!    indices, several blocks hand over their lists in this order, if they are short, and the last one keeps it.
 //!
-//! If at least k elements are listed, and all that passed are, the k largest of the list are the k largest of
+//! If at least k elements are listed, and all that passed are (those of several blocks by the places that these have
+//! reserved), the k largest of the list are the k largest of
 //! the row: that is the proof. A guess that fails costs time and nothing else: the last block then selects
 //! from the row itself, in three or four more reads (twice that if indices must be told apart, too). A sample
 //! that is full of equal elements has the others listed, and takes as many of the equal ones as are wanted from
@@ -112,16 +113,16 @@ pub fn select<E: Element>(
             list.first(listed.min(CAPACITY)).count(bins());
         }
     } else if options.is_ascending() && notes.has_lower_numbers() {
-        let reserved = slab::reserved(listed);
+        let places = slab::reserved(listed);
         let (part, state, slab) = shared();
-        let first = state.reserve(reserved, scratch.words, || {
+        let first = state.reserve(places, scratch.words, || {
             if listed <= MOST_SORTED {
                 list.first(listed).sort();
             }
         });
         slab.write_in_order(part.number, first, listed, list);
         let (part, state, slab) = shared();
-        let Some(all) = state.arrive(part.slices, reserved, scratch.words) else { return Outcome::Done };
+        let Some(all) = state.arrive(part.slices, places, scratch.words) else { return Outcome::Done };
         listed = all;
         if all <= CAPACITY {
             let (bins, Scratch { words, sums, .. }) = (bins(), scratch);

@@ -1,13 +1,15 @@
 //! How the blocks of a row hand over what they listed, without waiting for each other.
 //!
 //! A row has one list in the workspace. Each block reserves places in it for its own list, writes it there, and counts
-//! itself and its elements as arrived ([`RowState`](super::state::RowState)); the block that finds all others arrived
+//! itself and its places as arrived ([`RowState`](super::state::RowState)); the block that finds all others arrived
 //! reads the whole list, from its start to its end: nobody looks for anything. What does not fit is counted only, which
-//! is seen by the number of elements.
+//! is seen by the number of places.
 //!
-//! For an output in the order of the indices, each block hands over its elements in their order, in groups of places that it
-//! has for itself, with a note of where that is. The last block reads the groups and the notes at once, and by the
-//! notes brings the lists of the slices into their order: the whole list is in the order of the indices then.
+//! For an output in the order of the indices, each block hands over its elements in their order, if they are few enough to be
+//! sorted, in groups of places that it has for itself, with a note of where that is. The last block reads the groups and the
+//! notes at once, and by the notes brings the lists of the slices into their order. If all were sorted, which the notes
+//! say, too, the whole list is in the order of the indices then. Places without an element have the lowest number; where
+//! that passes the threshold, lists are handed over in any order.
 
 use dsa_simt::{Global, Shared, block, opaque, thread};
 
@@ -135,9 +137,10 @@ impl Slab {
             place: if entries.len > 0 { entries.place.wrapping_add(words.get(owner)) } else { 0 },
             ..entries
         };
+        let count = |exists, score| count(exists && score > f32::NEG_INFINITY, score);
         loop {
-            moved(near).store(list, &|exists, score| count(exists && score > f32::NEG_INFINITY, score));
-            moved(far).store(list, &|exists, score| count(exists && score > f32::NEG_INFINITY, score));
+            moved(near).store(list, &count);
+            moved(far).store(list, &count);
             group += 2 * THREADS;
             if GROUP * group >= reserved {
                 return (all & 0xffff, is_sorted);

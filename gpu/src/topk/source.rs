@@ -34,7 +34,7 @@ pub trait Visitor {
 /// Elements that a block can visit again and again, always the same ones.
 pub trait Source {
     /// Whether there are fewer than 2^16 elements, and a number stands where a thread has fewer than others: one below all
-    /// that is looked for.
+    /// that is looked for. The keys may be for comparing with those of one range only.
     const IS_HELD: bool = false;
 
     /// Shows every element once to `visitor`. Called by all threads of the block.

@@ -47,29 +47,29 @@ impl RowState {
         Self(all.slice((QUEUE_WORDS + row * ROW_WORDS) as usize, ROW_WORDS as usize))
     }
 
-    /// Where blocks arrive: how many have, and how many elements they have listed together.
+    /// Where blocks arrive: how many have, and how many places their lists take together.
     const ARRIVED: usize = 0;
     /// Places that were reserved.
     const RESERVED: usize = 1;
     /// In the word of arrivals, one block.
     const BLOCK: u32 = 1 << 22;
 
-    /// What is counted of a list of `listed` elements: of one that is too long, that it is.
+    /// What is counted of a list of so many places: of one that is too long, that it is.
     #[inline(always)]
-    fn counted(listed: u32) -> u32 {
+    fn counted(places: u32) -> u32 {
         const { assert!(MAX_SLICES * (CAPACITY + 1) < Self::BLOCK && MAX_SLICES <= u32::MAX / Self::BLOCK) };
-        listed.min(CAPACITY + 1)
+        places.min(CAPACITY + 1)
     }
 
-    /// Reserves places in the list of the row for the `listed` elements of the block, and returns the first. Calls
-    /// `meanwhile` while the answer is on its way.
+    /// Reserves places in the list of the row for that of the block, and returns the first. Calls `meanwhile` while the answer
+    /// is on its way.
     ///
     /// Collective over the block, to which `words` tell it; ends with a block barrier.
     #[inline(always)]
-    pub fn reserve(self, listed: u32, words: Shared<u32>, meanwhile: impl FnOnce()) -> u32 {
+    pub fn reserve(self, places: u32, words: Shared<u32>, meanwhile: impl FnOnce()) -> u32 {
         let mut first = 0;
         if thread::index() == 0 {
-            let counted = Self::counted(listed);
+            let counted = Self::counted(places);
             first = self.0.atomic(AtomicOp::Add, Self::RESERVED, counted, Order::Relaxed, Scope::Device);
         }
         meanwhile();
@@ -80,17 +80,17 @@ impl RowState {
         words.get(0)
     }
 
-    /// Counts the block as done with one of `slices` slices, of which it has listed `listed` elements. If all others are
-    /// done, too, returns how many they have listed together, or a number above [`CAPACITY`] if that is too many: then
-    /// what they wrote before is visible to this block, and the state is zero again.
+    /// Counts the block as done with one of `slices` slices, whose list takes so many places. If all others are done, too,
+    /// returns how many their lists take together, or a number above [`CAPACITY`] if that is too many: then what they wrote
+    /// before is visible to this block, and the state is zero again.
     ///
     /// Collective over the block, to which `words` tell it; ends with a block barrier.
     #[inline(always)]
-    pub fn arrive(self, slices: u32, listed: u32, words: Shared<u32>) -> Option<u32> {
+    pub fn arrive(self, slices: u32, places: u32, words: Shared<u32>) -> Option<u32> {
         block::sync();
         let mut is_last = false;
         if thread::index() == 0 {
-            let counted = Self::counted(listed);
+            let counted = Self::counted(places);
             // What the block wrote before its barrier is visible to whoever arrives after this.
             let before = self.0.atomic(
                 AtomicOp::Add,
