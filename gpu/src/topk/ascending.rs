@@ -4,9 +4,10 @@
 //! and a prefix sum of the counts says where each thread's indices go. A row in registers is one bitmap
 //! ([`Marked`]). The lists of several blocks are handed over in this order if they are short ([`slab`](super::slab)). Other
 //! rows are staged in any order and sorted ([`Sorter`]): by one bitmap again if their indices are
-//! close enough to each other, otherwise put into 2,048 buckets by their leading bits, then ranked among the few of a
-//! bucket. Indices that crowd into few buckets are sorted by bitmaps one after the other: it is the rare case. The slices
-//! of a cluster mark a [`Bitmap`] by themselves, while they wait for each other.
+//! close enough to each other, with a running sum in each of its words ([`Ranks`]), otherwise put into 2,048 buckets by
+//! their leading bits, then ranked among the few of a bucket. Indices that crowd into few buckets are sorted by bitmaps one
+//! after the other: it is the rare case. The slices of a cluster mark a [`Bitmap`] by themselves, while they wait for each
+//! other.
 
 use dsa_simt::{AtomicOp, Shared, block, opaque, thread, warp};
 
@@ -23,16 +24,42 @@ const HELD: u32 = MAX_K / THREADS;
 /// Half of them: all there are for k up to 2,048.
 const HALF: u32 = HELD / 2;
 
-/// Marks the score at a place of a tile, if every thread marks its own in the word with its number
-/// ([`Share::bits`](super::scores::Share::bits)).
-#[inline(always)]
-pub fn mark<E: Element>(marks: Shared<u32>, place: u32) {
-    let vector = place / E::PER_VECTOR;
-    let number = vector / THREADS * E::PER_VECTOR + place % E::PER_VECTOR;
-    marks.reduce(AtomicOp::Or, vector % THREADS, 1 << number);
+/// What is marked of a tile, in the order of its places: a word for each thread, of which it has as many bits as
+/// scores, at neighbouring places, those of thread 0 first.
+#[derive(Clone, Copy)]
+pub struct Marks {
+    words: Shared<u32>,
+    /// A power of two, at least as many as a vector has scores.
+    per_thread: u32,
 }
 
-/// What is marked in a thread's part of a tile: at neighbouring places, those of thread 0 first.
+impl Marks {
+    /// In the first [`THREADS`] words of `words`, of tiles of `per_thread` scores for each thread.
+    #[inline(always)]
+    pub fn new(words: Shared<u32>, per_thread: u32) -> Self {
+        Self { words, per_thread }
+    }
+
+    /// Clears the thread's word; a block barrier before anything is marked.
+    #[inline(always)]
+    pub fn clear(self) {
+        self.words.set(opaque(thread::index()), 0);
+    }
+
+    /// Marks a place.
+    #[inline(always)]
+    pub fn mark(self, place: u32) {
+        self.words.reduce(AtomicOp::Or, place >> self.per_thread.ilog2(), 1 << (place & (self.per_thread - 1)));
+    }
+
+    /// What is marked for this thread, after a block barrier.
+    #[inline(always)]
+    fn own(self) -> u32 {
+        self.words.get(opaque(thread::index()))
+    }
+}
+
+/// What is selected of a thread's part of a tile: at neighbouring places, those of thread 0 first.
 pub struct Marked {
     bits: u32,
     /// The index at the first place; wraps below zero.
@@ -40,10 +67,14 @@ pub struct Marked {
 }
 
 impl Marked {
-    /// This thread's part of the tile whose first index is `-first_place` and in which every thread has marked the first
-    /// `per_thread` bits of its word: a power of two, at least as many as a vector has scores. After a block barrier.
+    /// Nothing.
+    pub const NOTHING: Self = Self { bits: 0, start: 0 };
+
+    /// This thread's part of the tile whose first index is `-first_place` and of which every thread has noted what it
+    /// holds in its word of `noted` ([`Share::bits`](super::scores::Share::bits)), the first `per_thread` bits: as many as
+    /// for [`Marks`]. After a block barrier.
     #[inline(always)]
-    pub fn of<E: Element>(marks: Shared<u32>, per_thread: u32, first_place: u32) -> Self {
+    pub fn of<E: Element>(noted: Shared<u32>, per_thread: u32, first_place: u32) -> Self {
         // Of as many neighbouring places, the threads that hold them and where they have them in their words.
         let vectors = per_thread / E::PER_VECTOR;
         let threads = const { THREADS.ilog2() } - vectors.ilog2();
@@ -57,16 +88,22 @@ impl Marked {
         };
         if vectors < 4 {
             for i in 0..vectors {
-                add(i, marks.get(first + i));
+                add(i, noted.get(first + i));
             }
         }
         for group in 0..vectors / 4 {
-            let words = marks.get4(first + 4 * group);
+            let words = noted.get4(first + 4 * group);
             for i in 0..4 {
                 add(4 * group + i as u32, words[i]);
             }
         }
         Self { bits, start: (thread * per_thread).wrapping_sub(first_place) }
+    }
+
+    /// With what is marked besides, after a block barrier.
+    #[inline(always)]
+    pub fn and(self, marks: Marks) -> Self {
+        Self { bits: self.bits | marks.own(), ..self }
     }
 
     /// How many are marked.
@@ -101,7 +138,8 @@ impl Sorter {
     /// Writes the first `count` staged indices to `out` in their order, from position `position` on. They are different,
     /// and among the `len` indices from `start` on.
     ///
-    /// By one bitmap if they fit, or else by buckets, or else, if these are crowded, by bitmaps one after the other.
+    /// By their ranks if there is room for as many bits as there may be indices, or else by buckets, or else, if these are
+    /// crowded, by bitmaps one after the other.
     /// Collective over the block; begins with a block barrier, if there is anything to write.
     #[inline(always)]
     pub fn write<E: Element>(
@@ -117,8 +155,15 @@ impl Sorter {
             return;
         }
         block::sync();
+        // A thread holds no more than it must.
+        if let Some(ranks) = Ranks::within(self.memory, len) {
+            return if count <= HALF * THREADS {
+                self.write_by_ranks::<_, { HALF as usize }>(ranks, staged, count, start, position, out);
+            } else {
+                self.write_by_ranks::<_, { HELD as usize }>(ranks, staged, count, start, position, out);
+            };
+        }
         if len > Bitmap::SPAN && self.memory.len() >= Buckets::WORDS {
-            // A thread holds no more than it must.
             let is_written = if count <= HALF * THREADS {
                 self.write_by_buckets::<_, { HALF as usize }>(staged, count, (start, len), position, out)
             } else {
@@ -129,6 +174,45 @@ impl Sorter {
             }
         }
         self.write_by_bitmaps(staged, count, start, position, out);
+    }
+
+    /// [`write`](Self::write) by the ranks of up to `N` indices for each thread. Collective over the block, after a block
+    /// barrier.
+    #[inline(always)]
+    fn write_by_ranks<E: Element, const N: usize>(
+        self,
+        ranks: Ranks,
+        staged: Staged,
+        count: u32,
+        start: u32,
+        position: u32,
+        out: &OutRow<E>,
+    ) {
+        let exists = |i: usize| opaque(thread::index()) + i as u32 * THREADS < count;
+        let held = hold::<N>(staged, count);
+        ranks.clear();
+        block::sync();
+        for i in 0..N {
+            if exists(i) {
+                ranks.mark(held[i] - start);
+            }
+        }
+        ranks.add_up(self.sums);
+        let mut own = [0; N];
+        for i in 0..N {
+            if exists(i) {
+                own[i] = ranks.of(held[i] - start);
+            }
+        }
+        // Opaque: no load waits for another.
+        let own = own.map(opaque);
+        for i in 0..N {
+            if exists(i) {
+                staged.set(own[i], held[i]);
+            }
+        }
+        block::sync();
+        out.write(staged, position, count);
     }
 
     /// [`write`](Self::write) by bitmaps: the first one begins with index `start`, and each after it with the lowest index
@@ -339,6 +423,97 @@ impl Bitmap {
     #[inline(always)]
     fn first_of_own(self) -> u32 {
         opaque(thread::index()) * (self.span() / THREADS)
+    }
+}
+
+/// The ranks of some indices among each other: a bit for each place that there may be, sixteen of them in a word, and in
+/// its upper half how many are marked before.
+#[derive(Clone, Copy)]
+pub struct Ranks {
+    words: Shared<u32>,
+    /// Words of a thread, which are neighbours: a power of two, from a group of words on that are read at once to a line.
+    per_thread: u32,
+}
+
+impl Ranks {
+    /// Places of a word.
+    const PLACES: u32 = 16;
+    /// Words that are read at once.
+    const GROUP: u32 = 4;
+    /// Words of a line, behind which a group is left out: otherwise the threads' words would be in few banks.
+    const LINE: u32 = 32;
+    /// Most places: with more, a thread has so many words that buckets take less time.
+    const MOST_PLACES: u32 = Self::LINE / 2 * THREADS * Self::PLACES;
+
+    /// For `places` places, at least 1, if `words` have room for them.
+    #[inline(always)]
+    pub fn within(words: Shared<u32>, places: u32) -> Option<Self> {
+        let least = places.div_ceil(const { Self::PLACES * THREADS }).max(Self::GROUP);
+        // The next power of two.
+        let per_thread = 1 << (u32::BITS - (least - 1).leading_zeros());
+        let needed = per_thread * const { THREADS + THREADS * Self::GROUP / Self::LINE };
+        (places <= Self::MOST_PLACES && needed <= words.len()).then_some(Self { words, per_thread })
+    }
+
+    /// Where a word is.
+    #[inline(always)]
+    fn at(word: u32) -> u32 {
+        word + word / Self::LINE * Self::GROUP
+    }
+
+    /// Where the thread has its first word.
+    #[inline(always)]
+    fn own(self) -> u32 {
+        Self::at(opaque(thread::index()) * self.per_thread)
+    }
+
+    /// Clears them. Collective over the block; a block barrier before anything is marked.
+    #[inline(always)]
+    pub fn clear(self) {
+        let mut group = 0;
+        while group < self.per_thread {
+            self.words.set4(self.own() + group, [0; 4]);
+            group += Self::GROUP;
+        }
+    }
+
+    /// Marks a place.
+    #[inline(always)]
+    pub fn mark(self, place: u32) {
+        self.words.reduce(AtomicOp::Or, Self::at(place / Self::PLACES), 1 << (place % Self::PLACES));
+    }
+
+    /// Adds up how many are marked. Collective over the block; begins and ends with a block barrier.
+    #[inline(always)]
+    pub fn add_up(self, sums: Sums) {
+        block::sync();
+        let (mut count, mut group) = (0, 0);
+        while group < self.per_thread {
+            let [a, b, c, d] = self.words.get4(self.own() + group).map(u32::count_ones);
+            count += a + b + c + d;
+            group += Self::GROUP;
+        }
+        let ([mut before], _) = sums.before([count]);
+        let mut group = 0;
+        while group < self.per_thread {
+            let mut words = self.words.get4(self.own() + group);
+            for i in 0..Self::GROUP as usize {
+                let marked = words[i].count_ones();
+                words[i] |= before << Self::PLACES;
+                before += marked;
+            }
+            self.words.set4(self.own() + group, words);
+            group += Self::GROUP;
+        }
+        block::sync();
+    }
+
+    /// How many places before this one are marked, after they were [added up](Self::add_up).
+    #[inline(always)]
+    pub fn of(self, place: u32) -> u32 {
+        let word = self.words.get(Self::at(place / Self::PLACES));
+        let before = word & ((1 << (place % Self::PLACES)) - 1);
+        (word >> Self::PLACES) + before.count_ones()
     }
 }
 

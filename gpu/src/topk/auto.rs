@@ -189,14 +189,14 @@ fn stage<E: Element>(
     }
 }
 
-/// Memory for sorting: where the list was, if there is one.
+/// Memory for sorting: where the list and the stream were, if there are any.
 #[inline(always)]
 fn spare(max_len: u32, mut carve: Carve, scratch: Scratch) -> Shared<u32> {
     if max_len <= RESIDENT_MAX_LEN {
         return scratch.words;
     }
-    // SAFETY: the launch has room for a list there, which nobody needs any more.
-    unsafe { carve.array(list::WORDS) }
+    // SAFETY: the launch has room for a list and a stream there, which nobody needs any more.
+    unsafe { carve.array(carve.words_left()) }
 }
 
 /// Writes a row of which everything is selected.

@@ -152,16 +152,10 @@ impl Bins {
     }
 
     /// Counts one element in the bin of which this is the word ([`BinOrder::word`]): its number, in orders that are not
-    /// spread.
+    /// spread. In word [`COUNT`], what is of no bin.
     #[inline(always)]
     pub fn add(self, word: u32) {
         self.counts.reduce(AtomicOp::Add, word, 1);
-    }
-
-    /// Counts one element, or drops it if there is no such word, without a branch.
-    #[inline(always)]
-    pub fn add_or_drop(self, word: u32) {
-        self.add(word.min(COUNT));
     }
 
     /// Counts one element if `counts`, without a branch.

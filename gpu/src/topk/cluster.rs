@@ -14,8 +14,9 @@
 //! order of the indices they do a third time: each ranks what it has listed, and tells how much of it is selected. A block
 //! writes to its own shared memory only, which the others read: such a barrier needs no fence for global memory. A
 //! cluster is started as a whole: nobody waits for a block that cannot run. If the bin is crowded, its keys are told
-//! apart by [`refine::narrow`] over all slices at once, which are read again, from the cache they have come through: once,
-//! if their keys fit in the registers and are not the lowest. Slices that are too long for registers are left to [`sampled_cluster`].
+//! apart by [`refine::narrow`] over all slices at once. Their scores are still in registers if those of a slice fit, and the
+//! keys are not the lowest; otherwise they are read again, from the cache they have come through. Slices that are too long for
+//! registers are left to [`sampled_cluster`].
 //!
 //! Rows that one block has in its registers at its best are left to the first block.
 //!
@@ -23,7 +24,7 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, cluster, grid, opaque, thread, warp};
 
-use super::ascending::{Bitmap, Marked, Sorter};
+use super::ascending::{Bitmap, Marked, Marks, Sorter};
 use super::auto::{complete, write_whole};
 use super::bins::{self, BinOrder, Bins, COUNT, SignMagnitude, THREADS};
 use super::candidates::{self, Candidates, TieBreak};
@@ -138,13 +139,20 @@ unsafe fn run<E: Element>(batch: Batch<E>, options: Options, are_held: bool) {
     // The same for all blocks of the cluster.
     let places = share(slice.row) * E::PER_VECTOR;
     // Each with an end of its own, and what is rare behind them: where ways meet again, one of them is jumped over.
+    let mut kept = None;
     if are_held && places <= RESIDENT_PLACES / 2 {
-        let outcome = select::<E, Half>(slice, batch.k, is_ascending, scratch, team);
+        const { assert!(Keys::<E>::MOST_PLACES == RESIDENT_PLACES / 2) };
+        let share = slice.share();
+        let held = Half::of::<E, 4>(&share, slice.first, slice.end, scratch.bins);
+        // So that a crowded slice need not be read again.
+        kept = Some(share);
+        let outcome = select::<E, Half>(held, slice, batch.k, is_ascending, scratch, team);
         if outcome != Outcome::Crowded {
             return finish(&batch, own_row(), slice, options, outcome, scratch, team);
         }
     } else if places <= RESIDENT_PLACES {
-        let outcome = select::<E, (Half, Half)>(slice, batch.k, is_ascending, scratch, team);
+        let held = <(Half, Half)>::hold(slice, scratch.bins);
+        let outcome = select::<E, _>(held, slice, batch.k, is_ascending, scratch, team);
         if outcome != Outcome::Crowded {
             return finish(&batch, own_row(), slice, options, outcome, scratch, team);
         }
@@ -163,10 +171,12 @@ unsafe fn run<E: Element>(batch: Batch<E>, options: Options, are_held: bool) {
     let slice = own_slice(scores);
     block::sync();
     let known = scratch.noted();
-    let outcome = if are_held && places <= Keys::<E>::MOST_PLACES && known.count != Narrowed::UNCOUNTED {
-        refine_slice(&Keys::beside(known.range, slice), slice, batch.k, will_any_do, scratch, team)
-    } else {
-        refine_slice(&slice, slice, batch.k, will_any_do, scratch, team)
+    let outcome = match kept {
+        Some(share) if known.count != Narrowed::UNCOUNTED => {
+            let keys = Keys::<E>::beside(known.range, &share);
+            refine_slice(&keys, slice, batch.k, will_any_do, scratch, team)
+        }
+        _ => refine_slice(&slice, slice, batch.k, will_any_do, scratch, team),
     };
     finish(&batch, own_row(), slice, options, outcome, scratch, team);
 }
@@ -183,7 +193,7 @@ const MOST_RANKED: u32 = 1536;
 /// Vectors of a block's slice of the row; the last blocks may have fewer.
 #[inline(always)]
 fn share<E: Element>(row: Scores<E>) -> u32 {
-    part(row.vectors())
+    of_block(row.vectors())
 }
 
 /// Scores of a slice that a thread holds, if it is not too long for that.
@@ -195,7 +205,7 @@ fn held<E: Element>(row: Scores<E>) -> u32 {
 
 /// A block's part of `count`, rounded up.
 #[inline(always)]
-fn part(count: u32) -> u32 {
+fn of_block(count: u32) -> u32 {
     // Sizes are powers of two.
     (count + cluster::size() - 1) >> cluster::size().ilog2()
 }
@@ -223,6 +233,7 @@ fn own_slice<E: Element>(row: Scores<E>) -> Slice<E> {
 /// zero. Collective over the cluster.
 #[inline(always)]
 fn select<E: Element, H: Held<E>>(
+    held: H,
     slice: Slice<E>,
     wanted: u32,
     is_ascending: bool,
@@ -230,7 +241,6 @@ fn select<E: Element, H: Held<E>>(
     team: Team,
 ) -> Outcome {
     let Scratch { bins, counters, words, .. } = scratch;
-    let held = H::hold(slice, bins);
     let pick = team.pick::<SignMagnitude>(bins, wanted);
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();
@@ -312,12 +322,11 @@ pub(super) fn refine_slice<E: Element, S: Source>(
         (counters.winners(), counters.ties())
     };
     let (before, _) = team.before(ties);
-    let first = winners;
-    let end = first + rest.saturating_sub(before);
-    let next = ascending::stage_equal(own_slice(slice.row), range.first, first, end, staged, sums);
+    let end = winners + rest.saturating_sub(before);
+    let next = ascending::stage_equal(own_slice(slice.row), range.first, winners, end, staged, sums);
     block::sync();
     if thread::index() == 0 {
-        counters.start(next.min(end.max(first)), 0);
+        counters.start(next.min(end), 0);
     }
     Outcome::Staged
 }
@@ -412,19 +421,27 @@ fn finish<E: Element>(
     // What is staged of a slice that is not too long is sorted by a bitmap, in which it is marked while the block waits.
     let bitmap = Bitmap::new(team.marks);
     let is_sorted = is_ascending && !is_marked && len <= Bitmap::SPAN;
+    // What is certain of a slice in registers is brought into order then, and the rest marked.
+    let marks = Marks::new(team.marks, held(slice.row));
     if is_sorted {
         bitmap.clear();
+    } else if is_marked {
+        marks.clear();
     }
     team.begin_to_tell(counters);
+    let first_place = slice.row.first_place().wrapping_sub(slice.first * E::PER_VECTOR);
+    let mut marked = Marked::NOTHING;
     if is_sorted {
         ascending::for_each(staged, counters.few_winners(), |index| bitmap.mark(index - start));
+    } else if is_marked {
+        marked = Marked::of::<E>(words, held(slice.row), first_place);
     }
     team.receive(Team::COUNTS);
     let Narrowed { above, count, .. } = scratch.noted();
     let (first, own) = team.winners();
     let rank = cluster::rank();
     // Each block ranks equally many, whoever has listed them.
-    let share = part(count);
+    let share = of_block(count);
     // Where any of equal scores will do, a block needs the indices of those that it ranks only.
     let needs_index = |number: u32| !will_any_do || number.wrapping_sub(rank * share) < share;
     team.gather(count, needs_index);
@@ -442,13 +459,12 @@ fn finish<E: Element>(
         cluster::wait_until_left();
         return;
     }
-    let first_place = slice.row.first_place().wrapping_sub(slice.first * E::PER_VECTOR);
     // Each block ranks what it has listed, and tells the others how many of those are selected.
     let listed_before = sum_of_lower(rank, |lower| team.listed_by(lower));
     let listed_end = listed_before + team.listed_by(rank);
     let mut select = |_, index: u32| {
         if is_marked {
-            ascending::mark::<E>(words, index.wrapping_add(first_place));
+            marks.mark(index.wrapping_add(first_place));
         } else if is_sorted {
             bitmap.mark(index - start);
         } else {
@@ -471,7 +487,7 @@ fn finish<E: Element>(
         first
     };
     if is_marked {
-        let marked = Marked::of::<E>(words, held(slice.row), first_place);
+        let marked = marked.and(marks);
         let before = sums.offer([marked.count()]);
         let first = first();
         let ([before], _) = sums.complete(before);
@@ -799,7 +815,7 @@ impl Merge for Team {
         block::sync();
         // Where the block has its share of what is wanted; all the blocks' wanted one cannot be far, if the row is
         // mixed well.
-        let place = bins.accumulate::<O>(part(wanted), sums, tally.part(Self::OUTLINE, bins::STRETCHES));
+        let place = bins.accumulate::<O>(of_block(wanted), sums, tally.part(Self::OUTLINE, bins::STRETCHES));
         words.set(thread::index(), 0);
         cluster::sync_own();
         // How many elements the first places have together is read from all blocks for so many numbers of places at

@@ -55,14 +55,13 @@ pub fn select<E: Element>(
     let range = narrowed.range.without(extremes.get(Scratch::LOW), extremes.get(Scratch::HIGH));
     narrowed.range = range;
     if range.first < range.last {
-        let shift = range.shift();
-        let down = CountDown { bins, last: range.last, shift };
+        let down = CountDown::new(bins, range);
         for i in 0..HELD as usize {
             down.add(keys[i]);
         }
         block::sync();
         let Pick { bin, above, count } = bins.pick::<Descending>(wanted - narrowed.above);
-        let range = KeyRange::of_bin_below(range.last, bin, shift);
+        let range = KeyRange::of_bin_below(range.last, bin, range.shift());
         narrowed = Narrowed { range, above: narrowed.above + above, count };
     }
     let Narrowed { range, above, count } = narrowed;

@@ -37,11 +37,11 @@ const NOTHING: u32 = u32::MAX;
 /// Most short rows of a block of a batch that has long ones, too: most parts on a desk.
 pub const SHORT_ROWS: u32 = 3;
 /// Words of a part.
-const PART: u32 = 3;
+const PART_WORDS: u32 = 3;
 
 impl Desk {
     /// Words of shared memory that [`Desk::carve`] takes, a multiple of 4.
-    pub const WORDS: u32 = (SHORT_ROWS * PART).next_multiple_of(4);
+    pub const WORDS: u32 = (SHORT_ROWS * PART_WORDS).next_multiple_of(4);
 
     /// Takes its room from `carve`.
     ///
@@ -59,7 +59,7 @@ impl Desk {
         const { assert!(MAX_SLICES <= u16::MAX as u32) };
         let packed = part.number | part.slices << u16::BITS;
         // Opaque: the address is computed here, and not held in a register from the first part to the next.
-        let start = opaque(PART * place);
+        let start = opaque(PART_WORDS * place);
         // Not at once: four registers in a row cost others that are wanted.
         self.0.set(start, part.row);
         self.0.set(start + 1, part.len);
@@ -131,7 +131,7 @@ impl Desk {
         if batch.rows > block::count() {
             self.0.get(0) + block::count() < batch.rows
         } else {
-            Self::may_divide(batch) && self.0.get(opaque(PART)) != NOTHING
+            Self::may_divide(batch) && self.0.get(opaque(PART_WORDS)) != NOTHING
         }
     }
 
@@ -148,8 +148,8 @@ impl Desk {
             self.put_row(0, row, batch.len(row));
         } else {
             for place in 1..SHORT_ROWS {
-                for word in 0..PART {
-                    self.0.set(PART * (place - 1) + word, self.0.get(PART * place + word));
+                for word in 0..PART_WORDS {
+                    self.0.set(PART_WORDS * (place - 1) + word, self.0.get(PART_WORDS * place + word));
                 }
             }
             self.clear(SHORT_ROWS - 1);

@@ -13,8 +13,8 @@ use super::origin::{self, Problem};
 use super::{Batch, Options, cluster, short};
 
 /// Declares the kernels: those of rows alone, which have one list of parameters; those that share rows, which have state and
-/// workspace besides; then others. Each of the first two kinds is a function that all of its kernels call, with a name for
-/// each type of scores (with that of their bits) and order of the output (a constructor of [`Options`]).
+/// workspace besides; and those of the origin. Each of the first two kinds is a function that all of its kernels call, with a
+/// name for each type of scores (with that of their bits) and order of the output (a constructor of [`Options`]).
 macro_rules! kernels_of_rows {
     (
         $(#[$table_meta:meta])*
@@ -31,7 +31,12 @@ macro_rules! kernels_of_rows {
                 $shared_run:path: $( $shared:ident($shared_scores:ident($shared_bits:ident), $shared_order:ident) ),*;
             )*
         }
-        $($others:tt)*
+        origin {
+            $(
+                #[launch $origin_launch:tt]
+                $origin_run:path: $origin:ident;
+            )*
+        }
     ) => {
         dsa_simt::kernels! {
             $(#[$table_meta])*
@@ -87,7 +92,31 @@ macro_rules! kernels_of_rows {
                 }
             )*)*
 
-            $($others)*
+            $(
+                #[doc = concat!("Top-k of every row by [`", stringify!($origin_run), "`], which says how it is launched.")]
+                #[launch $origin_launch]
+                kernel $origin(
+                    scores: *const f32,
+                    pitch: u64,
+                    lengths: *const i32,
+                    out: *mut i32,
+                    state: *mut u32,
+                    rows: u32,
+                    max_len: u32,
+                    k: u32,
+                    next_n: u32,
+                    compress_ratio: u32,
+                    decode_max_len: u32,
+                    medium_max_len: u32,
+                ) {
+                    let values = null_mut();
+                    let batch = Batch {
+                        scores, pitch, lengths, out, values, rows, max_len, k, next_n, compress_ratio,
+                    };
+                    // SAFETY: the launcher keeps the promises of `Problem` and of this entry.
+                    unsafe { $origin_run(Problem { batch, decode_max_len, medium_max_len }, state) }
+                }
+            )*
         }
     };
 }
@@ -124,61 +153,11 @@ kernels_of_rows! {
             topk_bf16(Bf16(u16), any_order), topk_bf16_ordered(Bf16(u16), ascending);
     }
 
-    /// Top-k of every row by one block: the trivial, decode and medium paths.
-    ///
-    /// Any grid, blocks of [`origin::THREADS`] threads, [`origin::BLOCK_SHARED_BYTES`] of dynamic shared memory.
-    /// The parameters are the fields of [`Problem`], whose promises they keep, and `state`: `u32[state::words(0)]`, zero
-    /// before the first launch and used by one launch at a time.
-    #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
-    kernel topk_f32_block(
-        scores: *const f32,
-        pitch: u64,
-        lengths: *const i32,
-        out: *mut i32,
-        state: *mut u32,
-        rows: u32,
-        max_len: u32,
-        k: u32,
-        next_n: u32,
-        compress_ratio: u32,
-        decode_max_len: u32,
-        medium_max_len: u32,
-    ) {
-        let problem = Problem {
-            batch: Batch { scores, pitch, lengths, out, values: null_mut(), rows, max_len, k, next_n, compress_ratio },
-            decode_max_len,
-            medium_max_len,
-        };
-        // SAFETY: the launcher keeps the promises of `Problem` and of this entry.
-        unsafe { origin::run_block(problem, state) }
-    }
+    origin {
+        #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
+        origin::run_block: topk_f32_block;
 
-    /// Top-k of every row: as [`topk_f32_block`], and long rows by teams of blocks.
-    ///
-    /// A *cooperative* launch: blocks of a team wait for each other. Blocks of [`origin::THREADS`] threads,
-    /// at least [`origin::grid_shared_bytes`]`(0)` of dynamic shared memory, better all there is. Parameters as
-    /// for [`topk_f32_block`], but `state` is `u32[state::words(grid)]`.
-    #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
-    kernel topk_f32_grid(
-        scores: *const f32,
-        pitch: u64,
-        lengths: *const i32,
-        out: *mut i32,
-        state: *mut u32,
-        rows: u32,
-        max_len: u32,
-        k: u32,
-        next_n: u32,
-        compress_ratio: u32,
-        decode_max_len: u32,
-        medium_max_len: u32,
-    ) {
-        let problem = Problem {
-            batch: Batch { scores, pitch, lengths, out, values: null_mut(), rows, max_len, k, next_n, compress_ratio },
-            decode_max_len,
-            medium_max_len,
-        };
-        // SAFETY: the launcher keeps the promises of `Problem` and of this entry.
-        unsafe { origin::run_grid(problem, state) }
+        #[launch(max_threads = 1024, min_blocks = 1, cluster = 1, arch = 80)]
+        origin::run_grid: topk_f32_grid;
     }
 }

@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn the_keys_of_the_bins_can_be_counted_down() {
+        // `refine::CountDown` is for as many.
+        for number in ascending().skip(1) {
+            let KeyRange { first, last } = keys(number);
+            assert!(last - first < 1 << 31, "bin {number:#x}: {first:#x} to {last:#x}");
+        }
+    }
+
+    #[test]
     fn the_keys_of_the_bins_follow_each_other_without_gaps() {
         let mut next = NAN;
         for number in ascending() {

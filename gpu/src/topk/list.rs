@@ -2,17 +2,23 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, Word, block, opaque, thread, warp};
 
+use super::ascending::Ranks;
 use super::bins::{self, Ascending, Bins, THREADS};
 use super::element::Element;
 use super::key::{ABSENT, key, number_key};
 use super::output::{Counters, Staged, lowest_bit};
+use super::prefix::Sums;
 use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::source::{Source, Tile, Visitor};
 
 /// Most elements of a list.
 pub const CAPACITY: u32 = 7680;
-/// Most elements that [`Listed::sort`] sorts: one for each thread.
-pub const MOST_SORTED: u32 = THREADS;
+/// Most elements that [`Listed::sort`] sorts.
+pub const MOST_SORTED: u32 = OF_THREAD * THREADS;
+/// What a thread has of them.
+const OF_THREAD: u32 = 2;
+/// Up to this many are sorted by comparing all of them.
+const COMPARED: u32 = 96;
 /// The place of the first one then: behind all of them.
 pub const SORTED: u32 = CAPACITY - MOST_SORTED;
 /// Words of shared memory that [`List::carve`] takes.
@@ -80,10 +86,10 @@ pub struct Listed {
 const SHARE: usize = 8;
 const COUNTED: usize = 4;
 
-/// Neighbouring places that a thread has of a part of a list in the order of the indices.
+/// Neighbouring places that a thread has of a stretch of a list in the order of the indices.
 const IN_ORDER: u32 = 8;
-/// Places of such a part.
-const PART: u32 = IN_ORDER * THREADS;
+/// Places of such a stretch.
+const STRETCH: u32 = IN_ORDER * THREADS;
 
 /// Bins that are spread evenly over a range of keys.
 #[derive(Clone, Copy)]
@@ -182,14 +188,14 @@ impl Listed {
             scratch.note(Narrowed { range: found, above: pick.above, count: pick.count });
             return Outcome::Crowded;
         }
-        // A thread has neighbouring places in each part of the list, of which there are two at most.
-        const { assert!(CAPACITY <= 2 * PART) };
-        let parts = self.len.div_ceil(PART);
+        // A thread has neighbouring places in each stretch of the list, of which there are two at most.
+        const { assert!(CAPACITY <= 2 * STRETCH) };
+        let stretches = self.len.div_ceil(STRETCH);
         let thread = opaque(thread::index());
-        let first_of = |part: u32| part * PART + thread * IN_ORDER;
+        let first_of = |stretch: u32| stretch * STRETCH + thread * IN_ORDER;
         let (mut winners, mut selected) = (0, 0);
-        for part in 0..parts {
-            let scores = self.eight(self.list.scores, first_of(part));
+        for stretch in 0..stretches {
+            let scores = self.eight(self.list.scores, first_of(stretch));
             let (mut above, mut from) = (0_u32, 0_u32);
             for i in 0..IN_ORDER {
                 let key = number_key(scores[i as usize]);
@@ -197,9 +203,9 @@ impl Listed {
                 from |= u32::from(key >= found.first) << i;
             }
             // Whole groups of four lie behind the end.
-            let exist = (1 << self.len.saturating_sub(first_of(part)).min(IN_ORDER)) - 1;
-            winners |= (above & exist) << (part * IN_ORDER);
-            selected |= (from & exist) << (part * IN_ORDER);
+            let exist = (1 << self.len.saturating_sub(first_of(stretch)).min(IN_ORDER)) - 1;
+            winners |= (above & exist) << (stretch * IN_ORDER);
+            selected |= (from & exist) << (stretch * IN_ORDER);
         }
         words.set(thread, winners);
         let mut ties = selected & !winners;
@@ -216,17 +222,17 @@ impl Listed {
         }
         block::sync();
         ranked.rank::<THREADS>(pick.count, wanted - pick.above, |_, place| {
-            let bit = place / PART * IN_ORDER + place % IN_ORDER;
-            words.reduce(AtomicOp::Or, place % PART / IN_ORDER, 1 << bit);
+            let bit = place / STRETCH * IN_ORDER + place % IN_ORDER;
+            words.reduce(AtomicOp::Or, place % STRETCH / IN_ORDER, 1 << bit);
         });
         block::sync();
         let own = words.get(thread);
-        let of_part = |part: u32| own >> (part * IN_ORDER) & ((1 << IN_ORDER) - 1);
-        let ([before], [all]) = sums.before([of_part(0).count_ones() | of_part(1).count_ones() << u16::BITS]);
-        for part in 0..parts {
-            let indices = self.eight(self.list.indices, first_of(part));
-            let position = if part == 0 { before & 0xffff } else { (all & 0xffff) + (before >> u16::BITS) };
-            scratch.staged().set_reserved(of_part(part), IN_ORDER, position, |i| indices[i as usize]);
+        let of_stretch = |stretch: u32| own >> (stretch * IN_ORDER) & ((1 << IN_ORDER) - 1);
+        let ([before], [all]) = sums.before([of_stretch(0).count_ones() | of_stretch(1).count_ones() << u16::BITS]);
+        for stretch in 0..stretches {
+            let indices = self.eight(self.list.indices, first_of(stretch));
+            let position = if stretch == 0 { before & 0xffff } else { (all & 0xffff) + (before >> u16::BITS) };
+            scratch.staged().set_reserved(of_stretch(stretch), IN_ORDER, position, |i| indices[i as usize]);
         }
         Outcome::Sorted
     }
@@ -239,10 +245,45 @@ impl Listed {
         [a, b, c, d, e, f, g, h]
     }
 
-    /// Copies the elements in the order of their indices to the places from [`SORTED`] on; there are [`MOST_SORTED`] at most, and
-    /// no index twice. Collective over the block, after a block barrier; needs one before the copies are read.
+    /// Copies the elements in the order of their indices, no two of which are the same and all of which are among the `span`
+    /// from `start` on, to the places from [`SORTED`] on, and tells whether it did: only if there are [`MOST_SORTED`] at most,
+    /// and few or near to each other. `memory` is used for nothing else meanwhile.
+    ///
+    /// Collective over the block, after a block barrier; needs one before the copies are read.
     #[inline(always)]
-    pub fn sort(self) {
+    pub fn sort(self, (start, span): (u32, u32), memory: Shared<u32>, sums: Sums) -> bool {
+        if self.len <= COMPARED {
+            self.sort_by_comparing();
+            return true;
+        }
+        let Some(ranks) = Ranks::within(memory, span) else { return false };
+        if self.len > MOST_SORTED {
+            return false;
+        }
+        let place = |i: usize| opaque(thread::index()) + i as u32 * THREADS;
+        let mut indices = [0; OF_THREAD as usize];
+        for i in 0..OF_THREAD as usize {
+            indices[i] = opaque(self.list.index(place(i).min(self.len - 1)));
+        }
+        ranks.clear();
+        block::sync();
+        for i in 0..OF_THREAD as usize {
+            if place(i) < self.len {
+                ranks.mark(indices[i] - start);
+            }
+        }
+        ranks.add_up(sums);
+        for i in 0..OF_THREAD as usize {
+            if place(i) < self.len {
+                self.list.set(SORTED + ranks.of(indices[i] - start), self.list.score(place(i)), indices[i]);
+            }
+        }
+        true
+    }
+
+    /// [`sort`](Self::sort) of up to [`COMPARED`] elements, by ballots.
+    #[inline(always)]
+    fn sort_by_comparing(self) {
         const AT_ONCE: u32 = 2;
         let lane = opaque(thread::lane());
         // A warp has one of sixteen elements, so that few are those of many warps.

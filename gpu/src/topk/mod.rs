@@ -48,6 +48,7 @@ pub mod radix;
 pub mod refine;
 pub mod resident;
 pub mod row;
+pub mod runs;
 pub mod sampled;
 pub mod sampled_cluster;
 pub mod schedule;

@@ -79,10 +79,14 @@ impl Problem {
     }
 }
 
-/// Every row by one block: the body of `topk_f32_block`.
+/// Every row by one block, by the trivial, decode and medium paths: the body of [`topk_f32_block`](super::topk_f32_block).
+///
+/// Any grid, blocks of [`THREADS`] threads, [`BLOCK_SHARED_BYTES`] of dynamic shared memory. The parameters are the fields of
+/// [`Problem`] and `state`: `u32[`[`state::words`](super::state::words)`(0)]`, zero before the first launch and used by one
+/// launch at a time.
 ///
 /// # Safety
-/// See [`topk_f32_block`](super::topk_f32_block).
+/// The launch is one of these, and keeps the promises of [`Problem`].
 #[inline(always)]
 pub unsafe fn run_block(problem: Problem, state: *mut u32) {
     let mut carve = Carve::dynamic();
@@ -107,10 +111,14 @@ pub unsafe fn run_block(problem: Problem, state: *mut u32) {
     queue.close();
 }
 
-/// Long rows by teams of blocks, the others by one block each: the body of `topk_f32_grid`.
+/// Long rows by teams of blocks, the others as [`run_block`] does: the body of [`topk_f32_grid`](super::topk_f32_grid).
+///
+/// A *cooperative* launch: blocks of a team wait for each other. Blocks of [`THREADS`] threads, at least
+/// [`grid_shared_bytes`]`(0)` of dynamic shared memory, better all there is. Parameters as for [`run_block`], but `state` is
+/// `u32[`[`state::words`](super::state::words)`(grid)]`.
 ///
 /// # Safety
-/// See [`topk_f32_grid`](super::topk_f32_grid).
+/// The launch is one of these, and keeps the promises of [`Problem`].
 #[inline(always)]
 pub unsafe fn run_grid(problem: Problem, state: *mut u32) {
     let mut carve = Carve::dynamic();

@@ -1,6 +1,6 @@
 //! Sums over the threads of a block that come before a thread.
 
-use dsa_simt::{Carve, Shared, block, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Shared, block, opaque, thread, warp};
 
 use super::bins::THREADS;
 use super::histogram::inclusive_sum;
@@ -51,6 +51,25 @@ impl Sums {
             }
         }
         before
+    }
+
+    /// Sets the first or second word of this warp. Called by one lane.
+    #[inline(always)]
+    pub fn set(self, word: u32, sum: u32) {
+        self.0.set(word * WARPS + thread::warp(), sum);
+    }
+
+    /// Adds to a word of a warp.
+    #[inline(always)]
+    pub fn add(self, word: u32, warp: u32, number: u32) {
+        self.0.reduce(AtomicOp::Add, word * WARPS + warp, number);
+    }
+
+    /// The word of the warp with the number of this lane, if there is one.
+    #[inline(always)]
+    pub fn of_lane(self, word: u32) -> u32 {
+        let lane = opaque(thread::lane());
+        if lane < WARPS { self.0.get(word * WARPS + lane) } else { 0 }
     }
 
     /// The second half, of what [`offer`](Self::offer) returned, after the barrier. Collective over the warp.

@@ -290,7 +290,7 @@ pub fn narrow<S: Source>(
         let shift = range.shift();
         let pick;
         if const { S::IS_HELD } {
-            source.visit(&mut CountDown { bins, last: range.last, shift });
+            source.visit(&mut CountDown::new(bins, range));
             pick = merge.pick::<Descending>(bins, wanted - above);
             range = KeyRange::of_bin_below(range.last, pick.bin, shift);
         } else {
@@ -479,17 +479,27 @@ impl Visitor for Distances {
 /// too far away for any bin. What is below the range comes after all of it, in bins that are not picked, or in the one of
 /// its smallest keys, and is counted as these are.
 pub(super) struct CountDown {
-    pub bins: Bins,
+    bins: Bins,
     /// The end of the range.
-    pub last: u32,
-    pub shift: u32,
+    last: u32,
+    shift: u32,
+    /// The first distance for which there is no bin.
+    end: u32,
 }
 
 impl CountDown {
+    /// Counts in `bins` of the keys of a range of up to 2^31, which are empty.
+    #[inline(always)]
+    pub(super) fn new(bins: Bins, range: KeyRange) -> Self {
+        let shift = range.shift();
+        Self { bins, last: range.last, shift, end: bins::COUNT << shift }
+    }
+
     /// Counts a key.
     #[inline(always)]
     pub(super) fn add(&self, key: u32) {
-        self.bins.add_or_drop(self.last.wrapping_sub(key) >> self.shift);
+        // In this order: the difference and the minimum are one instruction.
+        self.bins.add(self.last.wrapping_sub(key).min(self.end) >> self.shift);
     }
 }
 

@@ -8,12 +8,11 @@
 //! [`crowded`] or [`refine`](super::refine), which read the row again, from the cache it has just come
 //! through.
 //!
-//! For an output in the order of the indices, what is selected is marked in a bitmap instead of being appended,
-//! and the bitmap is read in order ([`ascending`]).
+//! For an output in the order of the indices, what is selected is noted and counted instead of being appended, and staged in
+//! order when all is known ([`runs`](super::runs)).
 
 use dsa_simt::{block, grid, half_pair_at_least, opaque, thread};
 
-use super::ascending::Marked;
 use super::bins::{Bins, SignMagnitude, THREADS};
 use super::candidates::{Candidates, TieBreak};
 use super::element::{Element, bits_of_pairs, pair_of};
@@ -22,8 +21,9 @@ use super::histogram::Pick;
 use super::key::number_key;
 use super::output::{Counters, OutRow, Staged, lowest_bit};
 use super::refine::{Outcome, RANKED, Scratch};
+use super::runs::Runs;
 use super::scores::{Scores, Share, Slice, index};
-use super::{Options, RESIDENT_PLACES, ascending, crowded};
+use super::{Options, RESIDENT_PLACES, crowded};
 
 /// What a thread holds of a row. Its scores are numbered as those of a [`Share`] are.
 pub trait Held<E: Element> {
@@ -218,10 +218,11 @@ pub(super) fn place<E: Element, H: Held<E>>(
     let Found { winners, ties, pick } = found;
     let (start, staged) = (start(row), scratch.staged());
     let is_ascending = options.is_ascending();
+    let runs = Runs::<E, H>::new(words, sums);
     // Read once more: most threads have one such score at most, which is on its way while the winners are placed.
     let first = Tie::first_of(row, start, ties);
     if is_ascending {
-        words.set(thread::index(), winners);
+        runs.note(winners);
         // Where the winners go is not asked for here. One atomic for each thread, on its way with the first tie: the assembler
         // has one lane add up for the others what is the same for all, which takes longer.
         if ties != 0 {
@@ -238,18 +239,9 @@ pub(super) fn place<E: Element, H: Held<E>>(
     let rest = wanted - pick.above;
     let out = out();
     if is_ascending {
-        ranked.rank::<THREADS>(pick.count, rest, |_, index| {
-            ascending::mark::<E>(words, index + row.first_place());
-        });
+        ranked.rank::<THREADS>(pick.count, rest, |_, index| runs.add(index + row.first_place()));
         block::sync();
-        let marked = Marked::of::<E>(words, H::SCORES, row.first_place());
-        let ([before], _) = sums.before([marked.count()]);
-        // Without a loop, if a thread has so few places.
-        if const { H::SCORES <= 16 } {
-            marked.stage(before, H::SCORES, staged);
-        } else {
-            marked.for_each(before, |position, index| staged.set(position, index));
-        }
+        runs.stage(start, staged);
         block::sync();
         out.write(staged, 0, wanted);
     } else {

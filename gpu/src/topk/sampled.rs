@@ -26,10 +26,10 @@ use super::division::Part;
 use super::element::Element;
 use super::half::{self, LOWEST_BIN};
 use super::key::{ABSENT, NAN, key, score};
-use super::list::{CAPACITY, List, Listed, MOST_SORTED, RangeBins};
+use super::list::{CAPACITY, List, Listed, RangeBins};
 use super::output::{Counters, lowest_bit};
 use super::refine::{self, Alone, KeyRange, Narrowed, Outcome, Scratch};
-use super::scores::{Scores, index};
+use super::scores::{Scores, Slice, index};
 use super::slab::{self, Slab};
 use super::source::{Source, Tile, Visitor};
 use super::state::RowState;
@@ -85,9 +85,7 @@ pub fn select<E: Element>(
 ) -> Outcome {
     let SampledScratch { scratch, list, notes, room } = sampled;
     let is_alone = part.slices == 1;
-    let share = stream::share(row.vectors(), part.slices);
-    let first = part.number * share;
-    let end = row.vectors().min(first + share);
+    let Slice { first, end, .. } = slice_of(row, part);
     let stream = Stream::new(row, first, end, room);
     // On its way while the threshold is found.
     let passing = guess(row, wanted, scratch, notes, || stream.begin());
@@ -115,12 +113,15 @@ pub fn select<E: Element>(
     } else if options.is_ascending() && notes.has_lower_numbers() {
         let places = slab::reserved(listed);
         let (part, state, slab) = shared();
+        let mut is_in_order = false;
         let first = state.reserve(places, scratch.words, || {
-            if listed <= MOST_SORTED {
-                list.first(listed).sort();
-            }
+            let slice = slice_of(row, part);
+            let start = slice.first_index();
+            let span = slice.end_index().saturating_sub(start);
+            is_in_order = listed <= CAPACITY
+                && list.first(listed).sort((start, span), room.words(), scratch.sums);
         });
-        slab.write_in_order(part.number, first, listed, list);
+        slab.write_in_order(part.number, first, listed, is_in_order, list);
         let (part, state, slab) = shared();
         let Some(all) = state.arrive(part.slices, places, scratch.words) else { return Outcome::Done };
         listed = all;
@@ -168,6 +169,14 @@ pub fn select<E: Element>(
     }
     scratch.note(Narrowed { count: row.len(), ..Narrowed::UNKNOWN });
     Outcome::Crowded
+}
+
+/// A part of a row.
+#[inline(always)]
+fn slice_of<E: Element>(row: Scores<E>, part: Part) -> Slice<E> {
+    let share = stream::share(row.vectors(), part.slices);
+    let first = part.number * share;
+    Slice { row, first, end: row.vectors().min(first + share) }
 }
 
 /// What the block notes in shared memory: the same for all threads, and the registers are wanted.

@@ -231,6 +231,12 @@ pub struct Slice<E: Element> {
 }
 
 impl<E: Element> Slice<E> {
+    /// This thread's share of the first vectors of the slice: all of them, if it is one for [`Keys`].
+    #[inline(always)]
+    pub fn share(self) -> KeyShare {
+        self.row.share(self.first, self.end, const { key_vectors::<E>() })
+    }
+
     /// The index in the row of its first score, if it has one.
     #[inline(always)]
     pub fn first_index(self) -> u32 {
@@ -245,7 +251,7 @@ impl<E: Element> Slice<E> {
 }
 
 /// A thread's share of a slice of which the keys are looked at.
-type KeyShare = Share<SHARE>;
+pub type KeyShare = Share<SHARE>;
 
 /// Vectors of it: as many scores for every type, for registers are scarce then.
 #[inline(always)]
@@ -305,10 +311,9 @@ impl<E: Element> Keys<E> {
     /// Places of the longest slice.
     pub const MOST_PLACES: u32 = key_vectors::<E>() as u32 * THREADS * E::PER_VECTOR;
 
-    /// Reads the scores of a slice that is not longer, for comparing with keys of numbers above the lowest.
+    /// Of a thread's share of such a slice, as it [was read](Slice::share), for comparing with keys of numbers above the lowest.
     #[inline(always)]
-    pub fn beside(range: KeyRange, slice: Slice<E>) -> Self {
-        let share: KeyShare = slice.row.share(slice.first, slice.end, const { key_vectors::<E>() });
+    pub fn beside(range: KeyRange, share: &KeyShare) -> Self {
         let keys = |of_word| {
             let mut numbers = [f32::NEG_INFINITY; 4 * SHARE];
             for i in 0..4 * const { key_vectors::<E>() } {

@@ -14,7 +14,7 @@
 use dsa_simt::{Global, Shared, block, opaque, thread};
 
 use super::bins::THREADS;
-use super::list::{CAPACITY, List, MOST_SORTED, SORTED};
+use super::list::{CAPACITY, List, SORTED};
 use super::prefix::Sums;
 
 /// Words of the list of a row: scores, indices, for each group of places whose it is, for each slice where it is.
@@ -77,16 +77,15 @@ impl Slab {
         }
     }
 
-    /// As [`write`](Self::write), in the order of the indices, if there are few enough elements to have been
+    /// As [`write`](Self::write), in the order of the indices, if the elements have been
     /// [sorted](super::list::Listed::sort): to places that were reserved for as many as [`reserved`] says, of which those
     /// without an element get the lowest number.
     #[inline(always)]
-    pub fn write_in_order(self, slice: u32, first: u32, listed: u32, list: List) {
+    pub fn write_in_order(self, slice: u32, first: u32, listed: u32, is_sorted: bool, list: List) {
         let end = reserved(listed);
         if end > CAPACITY || first + end > CAPACITY {
             return;
         }
-        let is_sorted = listed <= MOST_SORTED;
         let from = if is_sorted { SORTED } else { 0 };
         let mut place = opaque(thread::index());
         while place < end {

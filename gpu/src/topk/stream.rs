@@ -66,6 +66,12 @@ impl Room {
         Self(unsafe { carve.array(words(tiles)) })
     }
 
+    /// Its words, when no tile is on its way or looked at any more.
+    #[inline(always)]
+    pub fn words(self) -> Shared<u32> {
+        self.0
+    }
+
     /// Number of vectors, a power of two.
     #[inline(always)]
     fn vectors(self) -> u32 {

@@ -282,11 +282,13 @@ pub fn types() -> Vec<Case> {
     [(256, 128 << 10), (64, 128 << 10)].map(|(rows, len)| Case::with_options("types", rows, len, bf16)).into()
 }
 
-/// Output that depends on the scores alone.
+/// Output that depends on the scores alone: every cell of the main table, to be compared with it.
 pub fn ordered() -> Vec<Case> {
-    [(1, 8 << 10), (1, 128 << 10), (1, 1 << 20), (64, 8 << 10), (64, 128 << 10), (256, 128 << 10)]
-        .map(|(rows, len)| Case::with_options("ordered", rows, len, Options::ORDERED))
-        .into()
+    [single(), batch()]
+        .concat()
+        .into_iter()
+        .map(|case| Case { list: "ordered", options: Options::ORDERED, origin_us: None, ..case })
+        .collect()
 }
 
 /// The rows of `tests/data`, of the given lengths: the benchmark's main job.
@@ -433,12 +435,13 @@ mod tests {
         let names: Vec<_> = types().iter().map(Case::name).collect();
         assert_eq!(names, ["types/256x131072/k2048/bf16", "types/64x131072/k2048/bf16"]);
         let names: Vec<_> = ordered().iter().map(Case::name).collect();
-        assert_eq!(names[..2], ["ordered/1x8192/k2048/normal", "ordered/1x131072/k2048/normal"]);
-        assert_eq!(names.len(), 6);
+        assert_eq!(names[..2], ["ordered/1x3072/k2048/normal", "ordered/1x8192/k2048/normal"]);
+        assert_eq!(names.len(), single().len() + batch().len());
         let with_options: Vec<_> = full().into_iter().filter(Case::has_options).collect();
         assert_eq!(with_options, [types(), ordered()].concat());
         assert!(with_options.iter().all(|case| case.origin_us.is_none()));
-        let [wide, narrow] = [&ordered()[4], &types()[1]].map(|case| (case.elements(), case.bytes()));
+        let wide = select(ordered(), Some("/64x131072/")).unwrap().remove(0);
+        let [wide, narrow] = [&wide, &types()[1]].map(|case| (case.elements(), case.bytes()));
         assert_eq!((wide, narrow), ((8 << 20, 32 << 20), (8 << 20, 16 << 20)));
     }
 
