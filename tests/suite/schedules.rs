@@ -57,12 +57,12 @@ fn every_schedule_gives_the_right_set() {
 }
 
 /// Each slice hands over what it lists in the order of the indices, if that is little enough: in that of a sorted row, of which
-/// one slice has all that is selected, it is not. With k = 4,096 a thread has more of the list than with less.
+/// one slice has all that is selected, it is not. Slices list some 60, 900 and 450 elements: few are compared with each other,
+/// of more a thread has one or several. With k = 4,096 a thread has more of the list than with less.
 #[test]
 fn slices_of_an_ordered_row_hand_over_what_they_list_in_any_order() {
     let first = seed(68);
-    let multiprocessors = 16;
-    for (number, k) in [512, 2_048, 4_096].into_iter().enumerate() {
+    for (number, (k, multiprocessors)) in [(512, 16), (2_048, 4), (4_096, 16)].into_iter().enumerate() {
         let seed = first + number as u64;
         let device = device_with(EmulatorOptions { seed, multiprocessors, ..EmulatorOptions::default() });
         for distribution in
@@ -77,6 +77,21 @@ fn slices_of_an_ordered_row_hand_over_what_they_list_in_any_order() {
                 assert_slices_worked(&device);
             }
         }
+    }
+}
+
+/// By ranks up to 131,072 indices, with more and more words to a thread; beyond that by buckets.
+#[test]
+fn rows_of_one_block_are_sorted_whatever_their_length() {
+    let first = seed(69);
+    for (number, k) in [2_048, 4_096].into_iter().enumerate() {
+        let seed = first + number as u64;
+        let device = device_with(EmulatorOptions { seed, multiprocessors: 1, ..EmulatorOptions::default() });
+        let lengths = vec![16_500, 32_769, 65_537, 131_072, 131_073, 140_000];
+        let spec = BatchSpec::new(Distribution::Normal, seed, 140_000, lengths);
+        check_with(&device, k, spec, |builder| {
+            builder.path(Path::Sampled).order(Order::AscendingIndex).max_sms(1)
+        });
     }
 }
 

@@ -49,7 +49,11 @@ impl Marks {
     /// Marks a place.
     #[inline(always)]
     pub fn mark(self, place: u32) {
-        self.words.reduce(AtomicOp::Or, place >> self.per_thread.ilog2(), 1 << (place & (self.per_thread - 1)));
+        self.words.reduce(
+            AtomicOp::Or,
+            place >> self.per_thread.ilog2(),
+            1 << (place & (self.per_thread - 1)),
+        );
     }
 
     /// What is marked for this thread, after a block barrier.

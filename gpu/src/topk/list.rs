@@ -228,10 +228,12 @@ impl Listed {
         block::sync();
         let own = words.get(thread);
         let of_stretch = |stretch: u32| own >> (stretch * IN_ORDER) & ((1 << IN_ORDER) - 1);
-        let ([before], [all]) = sums.before([of_stretch(0).count_ones() | of_stretch(1).count_ones() << u16::BITS]);
+        let ([before], [all]) =
+            sums.before([of_stretch(0).count_ones() | of_stretch(1).count_ones() << u16::BITS]);
         for stretch in 0..stretches {
             let indices = self.eight(self.list.indices, first_of(stretch));
-            let position = if stretch == 0 { before & 0xffff } else { (all & 0xffff) + (before >> u16::BITS) };
+            let position =
+                if stretch == 0 { before & 0xffff } else { (all & 0xffff) + (before >> u16::BITS) };
             scratch.staged().set_reserved(of_stretch(stretch), IN_ORDER, position, |i| indices[i as usize]);
         }
         Outcome::Sorted

@@ -69,7 +69,8 @@ impl<E: Element, H: Held<E>> Runs<E, H> {
     #[inline(always)]
     pub fn stage(&self, start: u32, staged: Staged) {
         let selected = self.selected.get(opaque(thread::index()));
-        let (field_mask, parts) = (const { u32::MAX >> (u32::BITS - Self::FIELD) }, const { Self::FIELDS / 2 });
+        let (field_mask, parts) =
+            (const { u32::MAX >> (u32::BITS - Self::FIELD) }, const { Self::FIELDS / 2 });
         let mut next = 0;
         for i in 0..const { Self::WORDS } {
             let own = Self::counts(selected >> (i * Self::PER_WORD));

@@ -118,8 +118,8 @@ pub fn select<E: Element>(
             let slice = slice_of(row, part);
             let start = slice.first_index();
             let span = slice.end_index().saturating_sub(start);
-            is_in_order = listed <= CAPACITY
-                && list.first(listed).sort((start, span), room.words(), scratch.sums);
+            is_in_order =
+                listed <= CAPACITY && list.first(listed).sort((start, span), room.words(), scratch.sums);
         });
         slab.write_in_order(part.number, first, listed, is_in_order, list);
         let (part, state, slab) = shared();
