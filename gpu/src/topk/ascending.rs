@@ -116,12 +116,6 @@ impl Marked {
         self.bits.count_ones()
     }
 
-    /// Stages the indices of those that are marked in order, from position `position` on; there are `count` places.
-    #[inline(always)]
-    pub fn stage(&self, position: u32, count: u32, staged: Staged) {
-        staged.set_reserved(self.bits, count, position, |bit| self.start.wrapping_add(bit));
-    }
-
     /// Calls `put` with the index of each that is marked, in order, and its position, counted from `position` on.
     #[inline(always)]
     pub fn for_each(&self, position: u32, mut put: impl FnMut(u32, u32)) {

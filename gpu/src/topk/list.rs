@@ -14,7 +14,7 @@ use super::source::{Source, Tile, Visitor};
 /// Most elements of a list.
 pub const CAPACITY: u32 = 7680;
 /// Most elements that [`Listed::sort`] sorts.
-pub const MOST_SORTED: u32 = OF_THREAD * THREADS;
+const MOST_SORTED: u32 = OF_THREAD * THREADS;
 /// What a thread has of them.
 const OF_THREAD: u32 = 2;
 /// Up to this many are sorted by comparing all of them.
@@ -248,7 +248,7 @@ impl Listed {
     }
 
     /// Copies the elements in the order of their indices, no two of which are the same and all of which are among the `span`
-    /// from `start` on, to the places from [`SORTED`] on, and tells whether it did: only if there are [`MOST_SORTED`] at most,
+    /// from `start` on, to the places from [`SORTED`] on, and tells whether it did: only if there are `MOST_SORTED` at most,
     /// and few or near to each other. `memory` is used for nothing else meanwhile.
     ///
     /// Collective over the block, after a block barrier; needs one before the copies are read.

@@ -36,7 +36,7 @@ impl<E: Element, H: Held<E>> Runs<E, H> {
     /// With the thread's word in `selected`, and `sums` for the counts.
     #[inline(always)]
     pub fn new(selected: Shared<u32>, sums: Sums) -> Self {
-        const { assert!(warp::SIZE * E::PER_VECTOR < 1 << Self::FIELD || Self::FIELDS == 2) };
+        const { assert!(warp::SIZE * E::PER_VECTOR < 1 << Self::FIELD) };
         Self { selected, sums, of: PhantomData }
     }
 
