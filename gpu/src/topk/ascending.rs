@@ -1,13 +1,13 @@
 //! Output rows in the order of the indices.
 //!
-//! What is selected is marked by one bit each; threads take the words of the bitmap in order, count their bits,
-//! and a prefix sum of the counts says where each thread's indices go. A row in registers is one bitmap
-//! ([`Marked`]). The lists of several blocks are handed over in this order if they are short ([`slab`](super::slab)). Other
-//! rows are staged in any order and sorted ([`Sorter`]): by one bitmap again if their indices are
-//! close enough to each other, with a running sum in each of its words ([`Ranks`]), otherwise put into 2,048 buckets by
-//! their leading bits, then ranked among the few of a bucket. Indices that crowd into few buckets are sorted by bitmaps one
-//! after the other: it is the rare case. The slices of a cluster mark a [`Bitmap`] by themselves, while they wait for each
-//! other.
+//! What is selected is marked by one bit each; threads take the words of the bitmap in order, count their bits, and a prefix
+//! sum of the counts says where each thread's indices go. A slice that a cluster has in registers is one bitmap ([`Marked`]);
+//! a row that one block has there is counted where it is held ([`runs`](super::runs)). The lists of several blocks are handed
+//! over in this order if they are short ([`slab`](super::slab)). Other rows are staged in any order and sorted ([`Sorter`]): by
+//! one bitmap again if their indices are close enough to each other, with a running sum in each of its words ([`Ranks`]),
+//! otherwise put into 2,048 buckets by their leading bits, then ranked among the few of a bucket. Indices that crowd into few
+//! buckets are sorted by bitmaps one after the other: it is the rare case. What a cluster stages of a slice that it streams is
+//! marked in a [`Bitmap`] while its blocks wait for each other.
 
 use dsa_simt::{AtomicOp, Shared, block, opaque, thread, warp};
 

@@ -1,6 +1,6 @@
 //! Sums over the threads of a block that come before a thread.
 
-use dsa_simt::{AtomicOp, Carve, Shared, block, opaque, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Shared, block, thread, warp};
 
 use super::bins::THREADS;
 use super::histogram::inclusive_sum;
@@ -47,7 +47,7 @@ impl Sums {
             let sum = inclusive_sum(values[i]);
             before[i] = sum - values[i];
             if thread::lane() == warp::SIZE - 1 {
-                self.0.set(i as u32 * WARPS + thread::warp(), sum);
+                self.set(i as u32, sum);
             }
         }
         before
@@ -65,11 +65,10 @@ impl Sums {
         self.0.reduce(AtomicOp::Add, word * WARPS + warp, number);
     }
 
-    /// The word of the warp with the number of this lane, if there is one.
+    /// A word of a warp; zero if there is no warp of that number.
     #[inline(always)]
-    pub fn of_lane(self, word: u32) -> u32 {
-        let lane = opaque(thread::lane());
-        if lane < WARPS { self.0.get(word * WARPS + lane) } else { 0 }
+    pub fn get(self, word: u32, warp: u32) -> u32 {
+        if warp < WARPS { self.0.get(word * WARPS + warp) } else { 0 }
     }
 
     /// The second half, of what [`offer`](Self::offer) returned, after the barrier. Collective over the warp.
@@ -78,7 +77,7 @@ impl Sums {
         let (lane, warp) = (thread::lane(), thread::warp());
         let mut totals = [0; N];
         for i in 0..N {
-            let sum = if lane < WARPS { self.0.get(i as u32 * WARPS + lane) } else { 0 };
+            let sum = self.get(i as u32, lane);
             before[i] += warp::reduce_add(warp::ALL, if lane < warp { sum } else { 0 });
             totals[i] = warp::reduce_add(warp::ALL, sum);
         }

@@ -15,6 +15,7 @@ use super::histogram::inclusive_sum;
 use super::output::Staged;
 use super::prefix::Sums;
 use super::resident::Held;
+use super::scores::index;
 
 /// The selected scores of a block's row: a word for each thread, and how many there are in each warp.
 pub struct Runs<E: Element, H: Held<E>> {
@@ -75,7 +76,7 @@ impl<E: Element, H: Held<E>> Runs<E, H> {
         for i in 0..const { Self::WORDS } {
             let own = Self::counts(selected >> (i * Self::PER_WORD));
             let in_lanes = inclusive_sum(own) - own;
-            let of_warp = self.sums.of_lane(i);
+            let of_warp = self.sums.get(i, opaque(thread::lane()));
             // Half a word for each sum over warps.
             let (mut before, mut all) = ([0; 2], [0; 2]);
             for part in 0..parts {
@@ -91,7 +92,7 @@ impl<E: Element, H: Held<E>> Runs<E, H> {
                 let first = i * Self::PER_WORD + field * E::PER_VECTOR;
                 let position = next + of_vectors(before) + in_lanes;
                 staged.set_reserved(selected >> first, E::PER_VECTOR, position, |bit| {
-                    super::scores::index::<E>(start, first + bit)
+                    index::<E>(start, first + bit)
                 });
                 next += of_vectors(all);
             }
