@@ -25,7 +25,7 @@ fn parts(lengths: &[i32], blocks: u32) -> Vec<(u32, Part)> {
         let mut carve = Carve::dynamic();
         // SAFETY: the launch has that much shared memory; barriers separate its uses.
         let (desk, sums) = unsafe { (Desk::carve(&mut carve), Sums::carve(&mut carve)) };
-        desk.first(&batch, sums);
+        desk.first(&batch, desk.prepare(&batch), sums);
         loop {
             block::sync();
             if !desk.has_part() {

@@ -40,6 +40,12 @@ impl<T: Word> Global<T> {
         self.start as usize
     }
 
+    /// The same array, whose address is computed here and not where it is used ([`opaque`](crate::opaque)).
+    #[inline(always)]
+    pub fn computed(self) -> Self {
+        Self { start: Active::opaque_address(self.start), ..self }
+    }
+
     /// The `len` words from word `start` on.
     #[inline(always)]
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]

@@ -300,7 +300,8 @@ macro_rules! instructions {
         }
         #[inline(always)]
         unsafe fn global_load4_speculative(address: *const u32) -> [u32; 4] {
-            unsafe { load4!("ld.global.nc", reg64, address, nomem, pure) }
+            // Not `ld.global.nc`: the assembler reads that ahead of the wait for earlier launches, if the address is known.
+            unsafe { load4!("ld.global", reg64, address, readonly, pure) }
         }
         #[inline(always)]
         unsafe fn global_load2_readonly(address: *const u32) -> [u32; 2] {
@@ -528,6 +529,12 @@ macro_rules! instructions {
         fn opaque(value: u32) -> u32 {
             let same: u32;
             unsafe { asm!("mov.u32 {}, {};", out(reg32) same, in(reg32) value, options(nomem, nostack)) };
+            same
+        }
+        #[inline(always)]
+        fn opaque_address(address: *mut u32) -> *mut u32 {
+            let same: *mut u32;
+            unsafe { asm!("mov.u64 {}, {};", out(reg64) same, in(reg64) address, options(nomem, nostack)) };
             same
         }
         #[inline(always)]

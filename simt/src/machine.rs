@@ -338,6 +338,8 @@ pub trait Machine {
     fn truncate(value: f32) -> u32;
     /// The value itself, which the optimiser must take for a new one.
     fn opaque(value: u32) -> u32;
+    /// The same for an address.
+    fn opaque_address(address: *mut u32) -> *mut u32;
     /// Tells the machine that the thread waits for another block: it may run others first.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn spin_hint();

@@ -14,13 +14,29 @@ enum Kind {
     Different,
     OfSeven,
     EqualButOne,
+    Negative,
     /// All of which half precision rounds to zero.
     OfBothSigns,
+    /// The same, below zero; so far from those above that the difference of their bits does not fit in 31 bits.
+    TinyNegative,
+    /// Beyond the range of half precision; above all others.
+    Huge,
+    /// All close to each other but for a few, which lie far above them.
+    WithFewFarAbove,
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Equal, Self::Different, Self::OfSeven, Self::EqualButOne, Self::OfBothSigns];
+    const ALL: [Self; 9] = [
+        Self::Equal,
+        Self::Different,
+        Self::OfSeven,
+        Self::EqualButOne,
+        Self::OfBothSigns,
+        Self::Negative,
+        Self::TinyNegative,
+        Self::Huge,
+        Self::WithFewFarAbove,
+    ];
 
     fn score(self, number: usize) -> f32 {
         match self {
@@ -31,6 +47,20 @@ impl Kind {
             Self::EqualButOne => 1.0,
             Self::OfBothSigns if number.is_multiple_of(2) => number as f32 * -1e-12,
             Self::OfBothSigns => number as f32 * 1e-12,
+            Self::Negative => -0.9 - number as f32 * 1.2e-7,
+            Self::TinyNegative => number as f32 * -1e-13 - 1e-12,
+            Self::Huge if number == 3 => f32::INFINITY,
+            Self::Huge => 1e30 + number as f32 * 1e28,
+            Self::WithFewFarAbove if number < 6 => 1.013 + number as f32 * 1e-5,
+            Self::WithFewFarAbove => 1.0 + number as f32 * 1.2e-7,
+        }
+    }
+
+    /// Those above the bin, by their number.
+    fn above(self, number: usize) -> f32 {
+        match self {
+            Self::TinyNegative => 1e30 + number as f32 * 1e27,
+            _ => 100.0 + number as f32,
         }
     }
 }
@@ -67,6 +97,8 @@ fn crowded_bins_of_short_rows_are_told_apart() {
     {
         check_bin(len, in_bin, in_bin / 10);
     }
+    // The last one that is selected is one of those that a sample may miss.
+    check_bin(8_005, 4_000, 4);
 }
 
 #[test]
@@ -123,7 +155,7 @@ fn check_bin(len: usize, in_bin: usize, of_bin: usize) {
             for place in ORDERS {
                 batch.scores.iter_mut().enumerate().for_each(|(i, score)| *score = -1.0 - i as f32);
                 let above = wanted - of_bin;
-                (0..above).for_each(|i| batch.scores[place(i, len)] = 100.0 + i as f32);
+                (0..above).for_each(|i| batch.scores[place(i, len)] = kind.above(i));
                 for i in 0..in_bin {
                     batch.scores[place(len - in_bin + i, len)] = kind.score(i);
                 }

@@ -57,19 +57,22 @@ fn every_schedule_gives_the_right_set() {
 }
 
 /// Each slice hands over what it lists in the order of the indices, if that is little enough: in that of a sorted row, of which
-/// one slice has all that is selected, it is not. Slices list some 60, 900 and 450 elements: few are compared with each other,
-/// of more a thread has one or several. With k = 4,096 a thread has more of the list than with less.
+/// one slice has all that is selected, it is not. Slices list some 60, 900, 450 and 1,500 elements: few are compared with each
+/// other, of more a thread has two or four. With k = 4,096 a thread has more of the list than with less. Less than four slices
+/// hand over what they list as it is.
 #[test]
 fn slices_of_an_ordered_row_hand_over_what_they_list_in_any_order() {
     let first = seed(68);
-    for (number, (k, multiprocessors)) in [(512, 16), (2_048, 4), (4_096, 16)].into_iter().enumerate() {
+    for (number, (k, multiprocessors)) in
+        [(512, 16), (2_048, 4), (4_096, 16), (4_096, 4), (1_024, 5)].into_iter().enumerate()
+    {
         let seed = first + number as u64;
         let device = device_with(EmulatorOptions { seed, multiprocessors, ..EmulatorOptions::default() });
         for distribution in
             [Distribution::Normal, Distribution::SortedUp, Distribution::Quantised, Distribution::ReluZeros]
         {
             for lengths in [vec![100_003], vec![70_001, 3_000, 40_000]] {
-                let scores = ScoreType::ALL[number];
+                let scores = ScoreType::ALL[number % ScoreType::ALL.len()];
                 let spec = BatchSpec::new(distribution, seed, 100_003, lengths).with_scores(scores);
                 check_with(&device, k, spec, |builder| {
                     builder.path(Path::Sampled).order(Order::AscendingIndex).values(true)

@@ -59,11 +59,12 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
     // SAFETY: the launch has `shared_bytes(max_len)` of shared memory.
     let (scratch, desk) = unsafe { (Scratch::carve(&mut carve), Desk::carve(&mut carve)) };
     scratch.start();
+    let prepared = desk.prepare(&batch);
     // The launch may overlap the one before it on the stream, which may be of the same operator: state and
     // workspace are used by one launch at a time, and the scores may be what that one writes. So nothing in
     // global memory is touched before it has ended.
     grid::wait_for_earlier();
-    desk.first(&batch, scratch.sums);
+    desk.first(&batch, prepared, scratch.sums);
     loop {
         block::sync();
         if !desk.has_part() {

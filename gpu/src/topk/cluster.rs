@@ -18,12 +18,14 @@
 //! keys are not the lowest; otherwise they are read again, from the cache they have come through. Slices that are too long for
 //! registers are left to [`sampled_cluster`].
 //!
-//! Rows that one block has in its registers at its best are left to the first block.
+//! Rows that one block has in its registers at its best are left to the first block, which has their first scores on their
+//! way before their length is known, where slices may be streamed.
 //!
 //! The idea of sharing the histogram of a row in a cluster is that of SGLang's top-k (its second version).
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, cluster, grid, opaque, thread, warp};
 
+use super::ahead::Ahead;
 use super::ascending::{Bitmap, Marked, Marks, Sorter};
 use super::auto::{complete, write_whole};
 use super::bins::{self, BinOrder, Bins, COUNT, SignMagnitude, THREADS};
@@ -40,7 +42,10 @@ use super::sampled_cluster::{self, Streamed};
 use super::scores::{Keys, Scores, Slice};
 use super::source::{Source, Tile, Visitor};
 use super::stream;
-use super::{Batch, MAX_K, Options, RESIDENT_PLACES, ascending};
+use super::{Batch, MAX_K, Options, RESIDENT_PLACES, ascending, opaque_length};
+
+/// What the first block reads of a row before its length is known, where slices may be streamed.
+type First<E> = Ahead<E, 2>;
 
 /// Most blocks of a cluster.
 pub const MAX_BLOCKS: u32 = 16;
@@ -106,27 +111,42 @@ unsafe fn run<E: Element>(batch: Batch<E>, options: Options, are_held: bool) {
     };
     scratch.start();
     team.start();
-    // As in `auto::run`.
-    grid::wait_for_earlier();
     // Opaque: computed again at the end, and not held in a register until then.
     let own_row = || opaque(block::index()) >> cluster::size().ilog2();
     let row = own_row();
-    let len = batch.len(row);
+    // What can be computed now takes no time, as long as the launch before this one has not ended.
+    let (sequence, start) = (opaque(batch.sequence(row)), batch.row_start(row));
+    // Where slices are held, it would delay those of long rows.
+    let first = (!are_held).then(|| First::of(&batch, row));
+    // What is used is empty.
+    block::sync();
+    // As in `auto::run`.
+    grid::wait_for_earlier();
+    let length = opaque_length(batch.length_of(sequence));
+    // By the block that has the row alone, if it is short.
+    let first = first.filter(|first| cluster::rank() == 0 && !first.is_partial()).map(|first| first.read());
+    // Opaque: not computed before the scores are on their way, which would wait for it.
+    let len = batch.valid(row, opaque_length(length));
     if len <= batch.k {
         if cluster::rank() == 0 {
             write_whole(&batch, row, len);
         }
         return;
     }
-    let scores = Scores::<E>::new(batch.scores(row, len));
+    let scores = Scores::<E>::new(batch.scores_at(start, len));
     let is_ascending = options.is_ascending();
-    // What is used is empty.
-    block::sync();
     if scores.places() <= RESIDENT_PLACES / 2 {
         // One block is faster than several that wait for each other.
         if cluster::rank() == 0 {
             let out = || OutRow::new(&batch, row, scores);
-            let outcome = resident::select_short(scores, batch.k, options, scratch, out);
+            let outcome = match first {
+                Some(share) if scores.places() <= First::<E>::PLACES => {
+                    let (share, end) = (share.first_before::<E, 2>(len), scores.vectors());
+                    let held = Pairs::<4>::of::<E, 2>(&share, 0, end, scratch.bins);
+                    resident::select_held::<E, _>(held, scores, batch.k, options, scratch, out)
+                }
+                _ => resident::select_short(scores, batch.k, options, scratch, out),
+            };
             if outcome != Outcome::Done {
                 complete(&batch, options, row, len, outcome, scratch.words, scratch);
             }

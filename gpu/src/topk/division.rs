@@ -28,6 +28,13 @@ pub struct Part {
     pub slices: u32,
 }
 
+/// A row, and the sequence it is of.
+#[derive(Clone, Copy)]
+pub struct FirstRow {
+    row: u32,
+    sequence: u32,
+}
+
 /// What a block works on, in shared memory: the same for all threads, and the registers are wanted.
 #[derive(Clone, Copy)]
 pub struct Desk(Shared<u32>);
@@ -99,28 +106,40 @@ impl Desk {
         batch.max_len > RESIDENT_PLACES
     }
 
-    /// Puts the block's first part on the desk; the batch has rows. Collective over the block; a block barrier
-    /// before it is read.
+    /// Whether the blocks are divided among fewer rows.
     #[inline(always)]
-    pub fn first<E: Element>(self, batch: &Batch<E>, sums: Sums) {
-        let blocks = block::count();
-        let divided = batch.rows < blocks && Self::may_divide(batch);
-        if divided && batch.rows > 1 {
-            if thread::index() == 0 {
-                self.clear(0);
-            }
-            self.divide(batch, sums);
-            return;
-        }
+    fn divides<E: Element>(batch: &Batch<E>) -> bool {
+        batch.rows < block::count() && Self::may_divide(batch)
+    }
+
+    /// The row whose length the thread reads first, and clears the desk: all that can be done before the launch may
+    /// read. The batch has rows. Collective over the block.
+    #[inline(always)]
+    pub fn prepare<E: Element>(self, batch: &Batch<E>) -> FirstRow {
         if thread::index() == 0 {
-            let row = if divided { 0 } else { block::index() };
-            let len = batch.len(row.min(batch.rows - 1));
+            self.clear(0);
+        }
+        // A row to a thread: there are at most as many blocks as threads. Of the last row, if there is none of that number:
+        // without a branch.
+        let number = if Self::divides(batch) { opaque(thread::index()) } else { block::index() };
+        let row = opaque(number.min(batch.rows - 1));
+        FirstRow { row, sequence: opaque(batch.sequence(row)) }
+    }
+
+    /// Puts the block's first part on the cleared desk. Collective over the block; a block barrier before it is read.
+    #[inline(always)]
+    pub fn first<E: Element>(self, batch: &Batch<E>, prepared: FirstRow, sums: Sums) {
+        let divides = Self::divides(batch);
+        if divides && batch.rows > 1 {
+            self.divide(batch, prepared, sums);
+        } else if thread::index() == 0 {
+            let FirstRow { row, sequence } = prepared;
+            let len = batch.valid(row, batch.length_of(sequence));
+            let blocks = block::count();
             let (number, slices) =
-                if divided { (block::index(), pieces(len).clamp(1, blocks)) } else { (0, 1) };
-            let row = if row < batch.rows && number < slices { row } else { NOTHING };
-            self.put(0, Part { row, len, number, slices });
-            if Self::may_divide(batch) {
-                self.clear(1);
+                if divides { (block::index(), pieces(len).clamp(1, blocks)) } else { (0, 1) };
+            if (divides || block::index() < batch.rows) && number < slices {
+                self.put(0, Part { row, len, number, slices });
             }
         }
     }
@@ -156,34 +175,28 @@ impl Desk {
         }
     }
 
-    /// Divides the blocks among several, but fewer rows; the desk is clear. Collective over the block.
+    /// Divides the blocks among several, but fewer rows; the desk is cleared. Collective over the block.
     #[inline(always)]
-    fn divide<E: Element>(self, batch: &Batch<E>, sums: Sums) {
-        // A row to a thread: there are at most as many blocks as threads. Warps that have none leave the others alone.
-        let has_rows = thread::index() - thread::lane() < batch.rows;
-        let (row, rows) = (opaque(thread::index()), batch.rows);
-        // The length, the pieces, and whether it is short; of the last row, if there is none of that number: without a branch.
-        let own_row = || {
-            let len = batch.len(row.min(rows - 1));
-            let own = if row < rows { pieces(len).min(MOST_PIECES) } else { 0 };
-            (len, own, row < rows && own == 0)
-        };
+    fn divide<E: Element>(self, batch: &Batch<E>, prepared: FirstRow, sums: Sums) {
+        // Warps that have no rows leave the others alone.
+        let (thread, rows) = (opaque(thread::index()), batch.rows);
+        let has_rows = thread - thread::lane() < rows;
+        let (row, is_row) = (prepared.row, thread < rows);
+        let (mut len, mut own) = (0, 0);
+        if has_rows {
+            len = batch.valid(row, batch.length_of(prepared.sequence));
+            own = if is_row { pieces(len).min(MOST_PIECES) } else { 0 };
+        }
+        let is_short = is_row && own == 0;
         // Both sums in one.
         const { assert!(THREADS < 1 << (u32::BITS - PIECES_BITS)) };
-        let mut counts = 0;
-        if has_rows {
-            let (_, own, is_short) = own_row();
-            counts = own | u32::from(is_short) << PIECES_BITS;
-        }
-        let in_warp = sums.offer([counts]);
+        let in_warp = sums.offer([own | u32::from(is_short) << PIECES_BITS]);
         // After it the desk is clear, too.
         block::sync();
         let ([before], [total]) = sums.complete(in_warp);
         if !has_rows {
             return;
         }
-        // Read again, and not held in registers.
-        let (len, own, is_short) = own_row();
         let (blocks, own_block) = (block::count(), opaque(block::index()));
         let unpacked = |sum: u32| (sum & ((1 << PIECES_BITS) - 1), sum >> PIECES_BITS);
         let ((before, shorter), (all, short)) = (unpacked(before), unpacked(total));

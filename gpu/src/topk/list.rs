@@ -16,7 +16,7 @@ pub const CAPACITY: u32 = 7680;
 /// Most elements that [`Listed::sort`] sorts.
 const MOST_SORTED: u32 = OF_THREAD * THREADS;
 /// What a thread has of them.
-const OF_THREAD: u32 = 2;
+const OF_THREAD: u32 = 4;
 /// Up to this many are sorted by comparing all of them.
 const COMPARED: u32 = 96;
 /// The place of the first one then: behind all of them.
@@ -262,25 +262,35 @@ impl Listed {
         if self.len > MOST_SORTED {
             return false;
         }
+        if self.len <= OF_THREAD / 2 * THREADS {
+            self.sort_by_ranks::<{ OF_THREAD as usize / 2 }>(ranks, start, sums);
+        } else {
+            self.sort_by_ranks::<{ OF_THREAD as usize }>(ranks, start, sums);
+        }
+        true
+    }
+
+    /// [`sort`](Self::sort) by ranks, of up to `N` elements for each thread.
+    #[inline(always)]
+    fn sort_by_ranks<const N: usize>(self, ranks: Ranks, start: u32, sums: Sums) {
         let place = |i: usize| opaque(thread::index()) + i as u32 * THREADS;
-        let mut indices = [0; OF_THREAD as usize];
-        for i in 0..OF_THREAD as usize {
+        let mut indices = [0; N];
+        for i in 0..N {
             indices[i] = opaque(self.list.index(place(i).min(self.len - 1)));
         }
         ranks.clear();
         block::sync();
-        for i in 0..OF_THREAD as usize {
+        for i in 0..N {
             if place(i) < self.len {
                 ranks.mark(indices[i] - start);
             }
         }
         ranks.add_up(sums);
-        for i in 0..OF_THREAD as usize {
+        for i in 0..N {
             if place(i) < self.len {
                 self.list.set(SORTED + ranks.of(indices[i] - start), self.list.score(place(i)), indices[i]);
             }
         }
-        true
     }
 
     /// [`sort`](Self::sort) of up to [`COMPARED`] elements, by ballots.

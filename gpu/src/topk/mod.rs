@@ -25,6 +25,7 @@
 //! vLLM's persistent top-k (PR 37421), [`decode`], [`medium`] and [`large`], are kept for comparison ([`origin`]).
 //! The algorithms are described in their files.
 
+pub mod ahead;
 pub mod ascending;
 pub mod auto;
 pub mod bins;
@@ -166,19 +167,32 @@ impl<E: Element> Batch<E> {
     /// What is in `lengths` for a row.
     #[inline(always)]
     fn length(&self, row: u32) -> i32 {
+        self.length_of(self.sequence(row))
+    }
+
+    /// The sequence of a row: where its length is in `lengths`.
+    #[inline(always)]
+    fn sequence(&self, row: u32) -> u32 {
         // At least 1, as promised; said again, or the compiler would have the division by it checked.
+        let next_n = self.next_n.max(1);
+        if next_n == 1 { row } else { row / next_n }
+    }
+
+    /// What is in `lengths` for a sequence.
+    #[inline(always)]
+    fn length_of(&self, sequence: u32) -> i32 {
         let next_n = self.next_n.max(1);
         // SAFETY: the launcher promises a length for every row.
         let lengths = unsafe { Global::from_raw(self.lengths, self.rows.div_ceil(next_n) as usize) };
         // Not `get_readonly`: what is known not to change, the assembler may read ahead of the wait for the launch that
         // writes it.
-        lengths.get(if next_n == 1 { row } else { row / next_n } as usize)
+        lengths.get(sequence as usize)
     }
 
     /// The valid length of a row for which `length` is in `lengths`.
     #[inline(always)]
     fn valid(&self, row: u32, length: i32) -> u32 {
-        // As in `length`.
+        // As in `sequence`.
         let (next_n, compress_ratio) = (self.next_n.max(1), self.compress_ratio.max(1));
         if next_n == 1 && compress_ratio == 1 {
             return (length.max(0).cast_unsigned()).min(self.max_len);
@@ -192,9 +206,22 @@ impl<E: Element> Batch<E> {
     /// The first `len` scores of a row, its valid length.
     #[inline(always)]
     fn scores(&self, row: u32, len: u32) -> E::Array {
+        self.scores_at(self.row_start(row), len)
+    }
+
+    /// The address of the first score of a row.
+    #[inline(always)]
+    fn row_start(&self, row: u32) -> *const E::Raw {
+        // SAFETY: the launcher promises `max_len` readable elements of every row.
+        unsafe { self.scores.add(row as usize * self.pitch as usize) }
+    }
+
+    /// [`scores`](Self::scores) of the row that begins at `start`.
+    #[inline(always)]
+    fn scores_at(&self, start: *const E::Raw, len: u32) -> E::Array {
         // SAFETY: the launcher promises `max_len` readable elements of every row, and `len` is at most that;
         // nothing writes them during the launch.
-        unsafe { E::array(self.scores.add(row as usize * self.pitch as usize), len as usize) }
+        unsafe { E::array(start, len as usize) }
     }
 
     /// The output of a row.
@@ -213,6 +240,12 @@ impl<E: Element> Batch<E> {
         // SAFETY: the launcher promises room for k scores for every row.
         Some(unsafe { E::array(self.values.add(row as usize * self.k as usize), self.k as usize) })
     }
+}
+
+/// A length that is not looked at before what comes before this is on its way, and is on its own way before what comes after.
+#[inline(always)]
+fn opaque_length(length: i32) -> i32 {
+    opaque(length.cast_unsigned()).cast_signed()
 }
 
 /// The condition of a branch whose code is to lie behind that of the other one, because it is rare. The assembler puts what

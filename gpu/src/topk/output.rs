@@ -275,6 +275,8 @@ impl<H: Threshold, S: TieSink> Visitor for Emit<H, S> {
 #[derive(Clone, Copy)]
 pub struct OutRow<E: Element> {
     out: Global<i32>,
+    /// From the position of the thread's number on.
+    of_thread: Global<i32>,
     values: Option<E::Array>,
     scores: E::Array,
 }
@@ -283,7 +285,20 @@ impl<E: Element> OutRow<E> {
     /// The place in `batch` for row `row`, whose scores are `scores`.
     #[inline(always)]
     pub fn new(batch: &Batch<E>, row: u32, scores: Scores<E>) -> Self {
-        Self { out: batch.out_row(row), values: batch.values_row(row), scores: scores.array() }
+        Self::at(Self::of_thread(batch, row), batch, row, scores)
+    }
+
+    /// What this thread [writes](Self::write) of an output row: from the position of its number on.
+    #[inline(always)]
+    pub fn of_thread(batch: &Batch<E>, row: u32) -> Global<i32> {
+        let first = opaque(thread::index()).min(batch.k);
+        batch.out_row(row).slice(first as usize, (batch.k - first) as usize)
+    }
+
+    /// As [`new`](Self::new), where [`of_thread`](Self::of_thread) is known.
+    #[inline(always)]
+    pub fn at(of_thread: Global<i32>, batch: &Batch<E>, row: u32, scores: Scores<E>) -> Self {
+        Self { out: batch.out_row(row), of_thread, values: batch.values_row(row), scores: scores.array() }
     }
 
     /// Writes one entry.
@@ -301,17 +316,19 @@ impl<E: Element> OutRow<E> {
     pub fn write(&self, staged: Staged, first: u32, count: u32) {
         // Asked once, and not for each entry.
         if comes_last(self.values.is_some()) {
-            for_each_staged(staged, count, |number, index| self.put(first + number, index));
+            for_each_staged(staged, count, |distance, index| {
+                self.put(first + distance + opaque(thread::index()), index)
+            });
         } else {
-            for_each_staged(staged, count, |number, index| {
-                self.out.set((first + number) as usize, index.cast_signed());
+            for_each_staged(staged, count, |distance, index| {
+                self.of_thread.set((first + distance) as usize, index.cast_signed());
             });
         }
     }
 }
 
-/// Calls `put` with the position and the index of each of the first `count` that are staged, at most `MAX_K`. Collective over
-/// the block.
+/// Calls `put` with the index of each of the first `count` that are staged, at most `MAX_K`, and how far its position is behind
+/// the thread's number. Collective over the block.
 #[inline(always)]
 fn for_each_staged(staged: Staged, count: u32, put: impl Fn(u32, u32)) {
     const AT_ONCE: u32 = 4;
@@ -328,9 +345,9 @@ fn for_each_staged(staged: Staged, count: u32, put: impl Fn(u32, u32)) {
             indices[i as usize] = staged.get((own + i * THREADS).min(count - 1));
         }
         for i in 0..AT_ONCE {
-            let number = own + i * THREADS;
-            if number < count {
-                put(number, indices[i as usize]);
+            let distance = (of * AT_ONCE + i) * THREADS;
+            if own + i * THREADS < count {
+                put(distance, indices[i as usize]);
             }
         }
     }

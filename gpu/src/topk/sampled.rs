@@ -48,6 +48,9 @@ const MANTISSA_BITS: u32 = f32::MANTISSA_DIGITS - 1;
 /// A block alone counts what it lists at once, if its row has so many elements: then the memory is what is waited for.
 /// Of shorter rows more passes in each tile, which is counted when all is listed.
 const COUNTED_AT_ONCE: u32 = 1 << 16;
+/// Slices of a row from which on each brings what it lists into the order of the indices. Of fewer, each has so much that
+/// one block sorts what is selected of all in less time.
+const SORTED_SLICES: u32 = 4;
 
 /// What a block needs in shared memory.
 #[derive(Clone, Copy)]
@@ -110,7 +113,7 @@ pub fn select<E: Element>(
         if !is_counted {
             list.first(listed.min(CAPACITY)).count(bins());
         }
-    } else if options.is_ascending() && notes.has_lower_numbers() {
+    } else if options.is_ascending() && shared().0.slices >= SORTED_SLICES && notes.has_lower_numbers() {
         let places = slab::reserved(listed);
         let (part, state, slab) = shared();
         let mut is_in_order = false;

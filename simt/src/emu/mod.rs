@@ -347,6 +347,10 @@ impl Machine for Emulator {
     fn opaque(value: u32) -> u32 {
         value
     }
+    #[inline(always)]
+    fn opaque_address(address: *mut u32) -> *mut u32 {
+        address
+    }
     #[inline]
     fn bf16_pair(low: f32, high: f32) -> u32 {
         // The hardware has one NaN.
