@@ -8,7 +8,8 @@ use crate::{Element, Error};
 /// How rows are selected.
 ///
 /// Each row takes its path on the device, by its own length; rows with at most k elements are always trivial.
-/// `Auto` is the one to use. The others are for study: the paths it chooses from, each alone, and the paths of
+/// `Auto` is the one to use; `Sampled` may be faster for batches of a few long rows among short ones. The others are for
+/// study: the paths it chooses from, each alone, and the paths of
 /// vLLM's persistent top-k (PR 37421), which it replaces; those have none of the options and f32 scores only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Path {
