@@ -155,6 +155,12 @@ pub fn opaque(value: u32) -> u32 {
     Active::opaque(value)
 }
 
+/// [`opaque`] for an address.
+#[inline(always)]
+pub fn opaque_address<T>(address: *mut T) -> *mut T {
+    Active::opaque_address(address.cast()).cast()
+}
+
 /// The bits of the half-precision number nearest to `value` (ties to even; overflow gives an infinity;
 /// NaN gives the canonical NaN 0x7fff).
 #[inline(always)]

@@ -51,6 +51,13 @@ impl Carve {
         Self { next: start, end: core::mem::replace(&mut self.end, start) }
     }
 
+    /// The same memory, of which what is computed is computed here, and not held in registers from before a loop on
+    /// ([`opaque`](crate::opaque)).
+    #[inline(always)]
+    pub fn anew(self) -> Self {
+        Self { end: Active::opaque(self.end), ..self }
+    }
+
     /// Words that are left.
     #[inline(always)]
     pub fn words_left(self) -> u32 {

@@ -3,7 +3,7 @@
 //! A block takes its part of a row ([`division`](super::division)), stages the output row in shared memory by one
 //! of the paths, and writes it. Blocks never wait for each other.
 
-use dsa_simt::{Carve, Shared, block, grid, opaque, thread};
+use dsa_simt::{Carve, Shared, block, grid, opaque, opaque_address, thread};
 
 use super::ascending::Sorter;
 use super::bins::THREADS;
@@ -71,15 +71,16 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options, memory: Memory)
             return;
         }
         let outcome = stage(&batch, options, desk, memory, scratch, carve);
+        let spare = || spare(batch.max_len, carve, scratch);
         // What is usual with a copy of its own, so that what is rare is not jumped over.
         let is_sorted = options.is_ascending() && outcome == Outcome::Sorted;
         if outcome == Outcome::Staged || is_sorted {
             let Part { row, len, .. } = desk.part();
-            write_staged(&batch, options, row, len, is_sorted, spare(batch.max_len, carve, scratch), scratch);
+            write_staged(&batch, options, row, len, is_sorted, spare, scratch);
         } else if outcome != Outcome::Done {
             // All anew, so that nothing is held in registers for the rare case.
             let Part { row, len, .. } = desk.part();
-            complete(&batch, options, row, len, outcome, spare(batch.max_len, carve, scratch), scratch);
+            complete(&batch, options, row, len, outcome, spare, scratch);
         }
         if !desk.has_next(&batch) {
             return;
@@ -101,12 +102,12 @@ pub(super) fn complete<E: Element>(
     row: u32,
     len: u32,
     mut outcome: Outcome,
-    memory: Shared<u32>,
+    memory: impl Fn() -> Shared<u32>,
     scratch: Scratch,
 ) {
     let scores = Scores::<E>::new(batch.scores(row, len));
     if outcome == Outcome::Crowded && scores.places() <= crowded::MOST_PLACES {
-        let out = || OutRow::new(batch, row, scores);
+        let out = || OutRow::new(&asked_anew(options, batch), row, scores);
         outcome = crowded::select(scores, batch.k, options, scratch, out);
         if outcome == Outcome::Done {
             return;
@@ -127,12 +128,12 @@ fn write_staged<E: Element>(
     row: u32,
     len: u32,
     is_sorted: bool,
-    memory: Shared<u32>,
+    memory: impl Fn() -> Shared<u32>,
     scratch: Scratch,
 ) {
-    let out = OutRow::new(batch, row, Scores::<E>::new(batch.scores(row, len)));
+    let out = OutRow::new(&asked_anew(options, batch), row, Scores::<E>::new(batch.scores(row, len)));
     if options.is_ascending() && !is_sorted {
-        Sorter { memory, sums: scratch.sums }.write(scratch.staged(), batch.k, (0, len), 0, &out);
+        Sorter { memory: memory(), sums: scratch.sums }.write(scratch.staged(), batch.k, (0, len), 0, &out);
     } else {
         block::sync();
         out.write(scratch.staged(), 0, batch.k);
@@ -147,7 +148,7 @@ fn stage<E: Element>(
     desk: Desk,
     memory: Memory,
     scratch: Scratch,
-    mut carve: Carve,
+    carve: Carve,
 ) -> Outcome {
     let part = desk.part();
     let Part { row, len, .. } = part;
@@ -161,7 +162,7 @@ fn stage<E: Element>(
         let out = || {
             // Read again, and not held in registers until then.
             let Part { row, len, .. } = desk.part();
-            OutRow::new(batch, row, Scores::new(batch.scores(row, len)))
+            OutRow::new(&asked_anew(options, batch), row, Scores::new(batch.scores(row, len)))
         };
         if places <= RESIDENT_PLACES / 2 {
             resident::select_short(scores, batch.k, options, scratch, out)
@@ -170,6 +171,7 @@ fn stage<E: Element>(
             resident::select::<E, (Half, Half)>(scores, batch.k, options, scratch, out)
         }
     } else {
+        let mut carve = sized_anew(options, carve);
         // SAFETY: rows of this length have shared memory for a list and what follows.
         let sampled = unsafe {
             let list = List::carve(&mut carve);
@@ -192,12 +194,25 @@ fn stage<E: Element>(
 
 /// Memory for sorting: where the list and the stream were, if there are any.
 #[inline(always)]
-fn spare(max_len: u32, mut carve: Carve, scratch: Scratch) -> Shared<u32> {
+fn spare(max_len: u32, carve: Carve, scratch: Scratch) -> Shared<u32> {
     if max_len <= RESIDENT_MAX_LEN {
         return scratch.words;
     }
+    let mut carve = carve.anew();
     // SAFETY: the launch has room for a list and a stream there, which nobody needs any more.
     unsafe { carve.array(carve.words_left()) }
+}
+
+/// The same batch. As [`sized_anew`]: whether there are values is asked where they are written.
+#[inline(always)]
+fn asked_anew<E: Element>(options: Options, batch: &Batch<E>) -> Batch<E> {
+    if options.is_ascending() { Batch { values: opaque_address(batch.values), ..*batch } } else { *batch }
+}
+
+/// The same memory. Kernels for rows in the order of the indices need more registers, so that its size is not held in any.
+#[inline(always)]
+fn sized_anew(options: Options, carve: Carve) -> Carve {
+    if options.is_ascending() { carve.anew() } else { carve }
 }
 
 /// Writes a row of which everything is selected.

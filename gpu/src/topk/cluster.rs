@@ -148,7 +148,7 @@ unsafe fn run<E: Element>(batch: Batch<E>, options: Options, are_held: bool) {
                 _ => resident::select_short(scores, batch.k, options, scratch, out),
             };
             if outcome != Outcome::Done {
-                complete(&batch, options, row, len, outcome, scratch.words, scratch);
+                complete(&batch, options, row, len, outcome, || scratch.words, scratch);
             }
         }
         return;

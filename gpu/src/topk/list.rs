@@ -262,34 +262,29 @@ impl Listed {
         if self.len > MOST_SORTED {
             return false;
         }
-        if self.len <= OF_THREAD / 2 * THREADS {
-            self.sort_by_ranks::<{ OF_THREAD as usize / 2 }>(ranks, start, sums);
-        } else {
-            self.sort_by_ranks::<{ OF_THREAD as usize }>(ranks, start, sums);
-        }
+        ranks.clear();
+        block::sync();
+        self.for_each_pair(|index, _| ranks.mark(index - start));
+        ranks.add_up(sums);
+        self.for_each_pair(|index, place| {
+            self.list.set(SORTED + ranks.of(index - start), self.list.score(place), index);
+        });
         true
     }
 
-    /// [`sort`](Self::sort) by ranks, of up to `N` elements for each thread.
+    /// Calls `f` with the index of each of the thread's elements, and its place, two on their way at a time.
     #[inline(always)]
-    fn sort_by_ranks<const N: usize>(self, ranks: Ranks, start: u32, sums: Sums) {
-        let place = |i: usize| opaque(thread::index()) + i as u32 * THREADS;
-        let mut indices = [0; N];
-        for i in 0..N {
-            indices[i] = opaque(self.list.index(place(i).min(self.len - 1)));
-        }
-        ranks.clear();
-        block::sync();
-        for i in 0..N {
-            if place(i) < self.len {
-                ranks.mark(indices[i] - start);
+    fn for_each_pair(self, f: impl Fn(u32, u32)) {
+        let mut first = opaque(thread::index());
+        while first < self.len {
+            let place = |i: u32| first + i * THREADS;
+            let indices = [0, 1].map(|i| opaque(self.list.index(place(i).min(self.len - 1))));
+            for i in 0..2 {
+                if place(i) < self.len {
+                    f(indices[i as usize], place(i));
+                }
             }
-        }
-        ranks.add_up(sums);
-        for i in 0..N {
-            if place(i) < self.len {
-                self.list.set(SORTED + ranks.of(indices[i] - start), self.list.score(place(i)), indices[i]);
-            }
+            first += 2 * THREADS;
         }
     }
 

@@ -49,7 +49,7 @@ pub unsafe fn run<E: Element>(batch: Batch<E>, options: Options) {
     warp::sync(warp::ALL);
     let (len, outcome) = select(&batch, options, row, length, first, out, scratch);
     if outcome != Outcome::Done {
-        complete(&batch, options, row, len, outcome, scratch.words, scratch);
+        complete(&batch, options, row, len, outcome, || scratch.words, scratch);
     }
 }
 
