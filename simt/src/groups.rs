@@ -35,10 +35,13 @@ pub mod block {
         Active::block_id()
     }
 
-    /// Number of blocks of the grid.
+    /// Number of blocks of the grid, which the compiler knows not to be zero: it makes no path to a trap for a division.
     #[inline(always)]
     pub fn count() -> u32 {
-        Active::grid_blocks()
+        let blocks = Active::grid_blocks();
+        // SAFETY: this block is one of them.
+        unsafe { core::hint::assert_unchecked(blocks > 0) };
+        blocks
     }
 
     /// Number of threads of the block.
@@ -100,6 +103,13 @@ pub mod warp {
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     pub fn shuffle_up<T: Word>(mask: u32, value: T, delta: u32) -> T {
         T::from_bits(Active::warp_shuffle(mask, Shuffle::Up, value.to_bits(), delta))
+    }
+
+    /// The wrapping sum of `value` and that of the lane `delta` below, if there is one: two instructions.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    pub fn add_up(mask: u32, value: u32, delta: u32) -> u32 {
+        Active::warp_add_up(mask, value, delta)
     }
 
     /// The value of the lane `delta` above; the last `delta` lanes get their own value.
@@ -169,10 +179,13 @@ pub mod cluster {
         Active::cluster_rank()
     }
 
-    /// Number of blocks of the cluster.
+    /// Number of blocks of the cluster, which the compiler knows not to be zero: it makes no path to a trap for a logarithm.
     #[inline(always)]
     pub fn size() -> u32 {
-        Active::cluster_size()
+        let blocks = Active::cluster_size();
+        // SAFETY: this block is one of them.
+        unsafe { core::hint::assert_unchecked(blocks > 0) };
+        blocks
     }
 
     /// Waits for all threads of the cluster; orders their shared and global accesses among them.

@@ -206,6 +206,24 @@ macro_rules! instructions {
         }
 
         #[inline(always)]
+        fn warp_add_up(mask: u32, value: u32, delta: u32) -> u32 {
+            let sum: u32;
+            // The shuffle itself says whether there is such a lane, and otherwise gives the own value.
+            unsafe {
+                asm!(
+                    "{{",
+                    ".reg .pred is_lane;",
+                    "shfl.sync.up.b32 {sum}|is_lane, {value}, {delta}, 0, {mask};",
+                    "@is_lane add.u32 {sum}, {sum}, {value};",
+                    "}}",
+                    sum = out(reg32) sum, value = in(reg32) value, delta = in(reg32) delta, mask = in(reg32) mask,
+                    options(nomem, nostack)
+                )
+            };
+            sum
+        }
+
+        #[inline(always)]
         fn shared_bytes() -> u32 {
             let bytes: u32;
             unsafe { asm!("mov.u32 {}, %dynamic_smem_size;", out(reg32) bytes, options(pure, nomem, nostack)) };

@@ -131,6 +131,13 @@ pub trait Machine {
     /// Exchanges a word between lanes. Orders no memory.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn warp_shuffle(mask: u32, kind: Shuffle, value: u32, operand: u32) -> u32;
+    /// Wrapping sum of `value` and that of the lane `delta` below, if there is one. A shuffle.
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
+    fn warp_add_up(mask: u32, value: u32, delta: u32) -> u32 {
+        let below = Self::warp_shuffle(mask, Shuffle::Up, value, delta);
+        if Self::lane_id() >= delta { value.wrapping_add(below) } else { value }
+    }
     /// The lanes of `mask` that passed `true`, as bits.
     #[cfg_attr(not(target_arch = "nvptx64"), track_caller)]
     fn warp_ballot(mask: u32, predicate: bool) -> u32;

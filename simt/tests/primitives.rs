@@ -57,9 +57,11 @@ fn shuffles_move_values_between_lanes() {
     let up = per_thread(&launch, || warp::shuffle_up(ALL, thread::index(), 3));
     let down = per_thread(&launch, || warp::shuffle_down(ALL, thread::index(), 5));
     let xor = per_thread(&launch, || warp::shuffle_xor(ALL, thread::index(), 21));
+    let sum = per_thread(&launch, || warp::add_up(ALL, thread::index(), 3));
     for i in 0..64 {
         assert_eq!(index[i] as usize, base(i) + (lane(i) * 5 + 3) % 32);
         assert_eq!(up[i] as usize, if lane(i) >= 3 { i - 3 } else { i });
+        assert_eq!(sum[i] as usize, if lane(i) >= 3 { i + i - 3 } else { i });
         assert_eq!(down[i] as usize, if lane(i) < 27 { i + 5 } else { i });
         assert_eq!(xor[i] as usize, base(i) + (lane(i) ^ 21));
     }
