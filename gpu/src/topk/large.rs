@@ -229,7 +229,7 @@ impl<const T: u32> Slice<T> {
         let start = team.rank * share + team.rank.min(rest);
         let end = start + share + u32::from(team.rank < rest);
         let kept_end = end.min(start + kept.len() / VECTOR);
-        Self { row, start, kept_end, end, kept, edges: team.rank == team.size - 1 }
+        Self { row, start, kept_end, end, kept, edges: team.rank + 1 == team.size }
     }
 
     /// The first visit: reads everything from memory, keeps what fits, and counts the highest digit.

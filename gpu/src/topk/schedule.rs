@@ -126,17 +126,18 @@ impl Survey {
     }
 
     /// Blocks per long row, of `blocks` blocks that keep `kept` elements each: the size with the lowest
-    /// estimated time.
+    /// estimated time. There are long rows.
     #[inline(always)]
     pub fn team_size(self, blocks: u32, kept: u32) -> u32 {
-        let most = blocks.min(self.longest.div_ceil(MIN_SLICE)).min(0xff);
+        // One at least: said for the compiler, here and below, which makes no path to a trap for the division then.
+        let most = blocks.min(self.longest.div_ceil(MIN_SLICE)).clamp(1, 0xff);
         if self.long_rows <= blocks / most {
             return most;
         }
         let mut best = 0;
         let mut size = thread::lane() + 1;
         while size <= most {
-            let waves = self.long_rows.div_ceil(blocks / size);
+            let waves = self.long_rows.div_ceil((blocks / size).max(1));
             let slice = self.longest.div_ceil(size);
             let reread = slice.saturating_sub(kept);
             let cost = ROUNDS_COST + slice / COST_UNIT + reread / COST_UNIT * REREAD_COST;
@@ -144,7 +145,7 @@ impl Survey {
             best = best.max(!(cost << 8 | size));
             size += warp::SIZE;
         }
-        !warp::reduce_max(warp::ALL, best) & 0xff
+        (!warp::reduce_max(warp::ALL, best) & 0xff).max(1)
     }
 }
 
@@ -174,7 +175,7 @@ pub fn run_long_rows<const T: u32>(
     block::sync();
     while desk.notes.get(FIRST_ROW) < problem.rows {
         list_long_rows(problem, desk);
-        let teams = desk.notes.get(TEAMS);
+        let teams = desk.notes.get(TEAMS).max(1);
         let number = opaque(block::index()) / team.size;
         let mut turn = (number + teams - desk.notes.get(LISTED_BEFORE) % teams) % teams;
         while turn < desk.notes.get(LISTED) {

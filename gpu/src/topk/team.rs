@@ -88,7 +88,7 @@ impl Team {
         let mut last = false;
         if thread::index() == 0 {
             let before = self.state.departures().atomic(AtomicOp::Add, 0, 1, Order::AcqRel, Scope::Device);
-            last = before == self.size - 1;
+            last = before + 1 == self.size;
         }
         if block::sync_or(last) {
             self.zero::<T>(self.state.buffer(self.rounds.get(0) + 2), 0, 1);

@@ -23,6 +23,9 @@ pub(super) struct Expected {
     remote_shared: bool,
     /// Whether it waits for earlier launches, if its PTX is for an architecture that can.
     waits: bool,
+    /// Whether no check of the compiler's has a path to a trap. Where there is one that the threads of a warp might take
+    /// apart, the assembler no longer knows that they are together, and its loops take up to twice the time.
+    never_traps: bool,
 }
 
 /// The first architecture whose PTX can wait for earlier launches.
@@ -35,10 +38,14 @@ const NOTHING: Expected = Expected {
     shared_atomics: 0,
     remote_shared: false,
     waits: false,
+    never_traps: false,
 };
 
-/// Of kernels for clusters.
-const IN_CLUSTERS: Expected = Expected { waits: true, remote_shared: true, ..NOTHING };
+/// Of all kernels that select.
+const SELECTING: Expected = Expected { never_traps: true, ..NOTHING };
+
+/// Of those for clusters.
+const IN_CLUSTERS: Expected = Expected { waits: true, remote_shared: true, ..SELECTING };
 
 /// The kernels that promise more than the rest. Those for ordered rows promise what those for rows in any order do.
 const EXPECTED: [Expected; 24] = [
@@ -52,7 +59,7 @@ const EXPECTED: [Expected; 24] = [
         wide_copies: 8,
         shared_atomics: 128,
         waits: true,
-        ..NOTHING
+        ..SELECTING
     },
     Expected {
         entry: "topk_f16",
@@ -60,7 +67,7 @@ const EXPECTED: [Expected; 24] = [
         wide_copies: 8,
         shared_atomics: 138,
         waits: true,
-        ..NOTHING
+        ..SELECTING
     },
     Expected {
         entry: "topk_bf16",
@@ -68,12 +75,12 @@ const EXPECTED: [Expected; 24] = [
         wide_copies: 8,
         shared_atomics: 138,
         waits: true,
-        ..NOTHING
+        ..SELECTING
     },
     // The first four loads of f32, or two of 16 bits, are on their way together.
-    Expected { entry: "topk_f32_short", wide_loads: 4, waits: true, ..NOTHING },
-    Expected { entry: "topk_f16_short", wide_loads: 2, waits: true, ..NOTHING },
-    Expected { entry: "topk_bf16_short", wide_loads: 2, waits: true, ..NOTHING },
+    Expected { entry: "topk_f32_short", wide_loads: 4, waits: true, ..SELECTING },
+    Expected { entry: "topk_f16_short", wide_loads: 2, waits: true, ..SELECTING },
+    Expected { entry: "topk_bf16_short", wide_loads: 2, waits: true, ..SELECTING },
     // All loads of a slice that is held are on their way together, too; of the copies, as above.
     Expected { entry: "topk_f32_cluster", wide_loads: 4, ..IN_CLUSTERS },
     Expected { entry: "topk_f16_cluster", wide_loads: 2, ..IN_CLUSTERS },
@@ -81,8 +88,8 @@ const EXPECTED: [Expected; 24] = [
     Expected { entry: "topk_f32_cluster_streamed", wide_copies: 8, ..IN_CLUSTERS },
     Expected { entry: "topk_f16_cluster_streamed", wide_copies: 8, ..IN_CLUSTERS },
     Expected { entry: "topk_bf16_cluster_streamed", wide_copies: 8, ..IN_CLUSTERS },
-    Expected { entry: "topk_f32_block", wide_loads: 29, shared_atomics: 118, ..NOTHING },
-    Expected { entry: "topk_f32_grid", wide_loads: 29, shared_atomics: 125, ..NOTHING },
+    Expected { entry: "topk_f32_block", wide_loads: 29, shared_atomics: 118, ..SELECTING },
+    Expected { entry: "topk_f32_grid", wide_loads: 29, shared_atomics: 125, ..SELECTING },
     // Rows of 512: four loads of f32, or two of bf16, and four of weights.
     Expected { entry: "post", wide_loads: 10, waits: true, ..NOTHING },
     // The floors of the benchmark.
@@ -164,6 +171,12 @@ impl Expected {
         if waits.is_none() && self.waits && ptx_arch >= FIRST_WAITING {
             report("no ACQBULK: it does not wait for earlier launches".into());
         }
+        let traps = function.count(|opcode| names(opcode, "BPT"));
+        if traps > 0 && self.never_traps {
+            report(format!(
+                "{traps} x BPT: a path to a trap, such as that of a division by what may be zero"
+            ));
+        }
         // Before the wait, an earlier launch may still use the memory.
         for opcode in &function.opcodes[..waits.unwrap_or(0)] {
             if ["LDG", "STG", "ATOMG", "REDG", "LDGSTS"].iter().any(|global| names(opcode, global)) {
@@ -240,6 +253,15 @@ mod tests {
     fn local_memory_is_found_in_any_kernel() {
         let found = findings("null", &["LDL.64", "STL", "STL"]);
         assert_eq!(found, ["null: 1 x LDL: it uses local memory", "null: 2 x STL: it uses local memory"]);
+    }
+
+    #[test]
+    fn paths_to_a_trap_are_found_in_kernels_that_select() {
+        for entry in ["topk_f32_grid", "topk_bf16_short_ordered", "topk_f16_cluster_streamed_ordered"] {
+            let found = findings(entry, &["BPT.TRAP", "EXIT"]).join("\n");
+            assert!(found.contains("1 x BPT: a path to a trap"), "{found}");
+        }
+        assert_eq!(findings("probe_load", &["LDG.E.128", "LDG.E.128", "BPT.TRAP"]), Vec::<String>::new());
     }
 
     #[test]
