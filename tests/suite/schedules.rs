@@ -56,10 +56,8 @@ fn every_schedule_gives_the_right_set() {
     }
 }
 
-/// Each slice hands over what it lists in the order of the indices, if that is little enough: in that of a sorted row, of which
-/// one slice has all that is selected, it is not. Slices list some 60, 900, 450 and 1,500 elements: few are compared with each
-/// other, of more a thread has two or four. With k = 4,096 a thread has more of the list than with less. Less than four slices
-/// hand over what they list as it is.
+/// Each block hands over its list as it has marked it, whoever is first. With k = 4,096 a thread has more of the list than with
+/// less. Less than four slices hand over what they list as it is.
 #[test]
 fn slices_of_an_ordered_row_hand_over_what_they_list_in_any_order() {
     let first = seed(68);
@@ -83,7 +81,24 @@ fn slices_of_an_ordered_row_hand_over_what_they_list_in_any_order() {
     }
 }
 
-/// By ranks up to 131,072 indices, with more and more words to a thread; beyond that by buckets.
+/// Four slices of some 75,000 elements each, of which a thread has words of both halves of the marks, and of 150,000, for which
+/// there are too few marks: what they list is handed over as it is.
+#[test]
+fn slices_of_an_ordered_row_may_be_longer_than_their_marks() {
+    let seed = seed(76);
+    let device = device_with(EmulatorOptions { seed, multiprocessors: 4, ..EmulatorOptions::default() });
+    for distribution in [Distribution::Normal, Distribution::SortedUp] {
+        for len in [300_001, 600_003] {
+            let spec = BatchSpec::new(distribution, seed, len as usize, vec![len]);
+            check_with(&device, 2_048, spec, |builder| {
+                builder.path(Path::Sampled).order(Order::AscendingIndex)
+            });
+            assert_slices_worked(&device);
+        }
+    }
+}
+
+/// By ranks up to 131,072 indices, of which more than half as many have words of a second half; beyond that by buckets.
 #[test]
 fn rows_of_one_block_are_sorted_whatever_their_length() {
     let first = seed(69);

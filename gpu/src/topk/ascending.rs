@@ -2,8 +2,8 @@
 //!
 //! What is selected is marked by one bit each; threads take the words of the bitmap in order, count their bits, and a prefix
 //! sum of the counts says where each thread's indices go. A slice that a cluster has in registers is one bitmap ([`Marked`]);
-//! a row that one block has there is counted where it is held ([`runs`](super::runs)). The lists of several blocks are handed
-//! over in this order if they are short ([`slab`](super::slab)). Other rows are staged in any order and sorted ([`Sorter`]): by
+//! a row that one block has there is counted where it is held ([`runs`](super::runs)). Where several blocks have slices of a row,
+//! each marks what it lists and hands it over in this order ([`slab`](super::slab)). Other rows are staged in any order and sorted ([`Sorter`]): by
 //! one bitmap again if their indices are close enough to each other, with a running sum in each of its words ([`Ranks`]),
 //! otherwise put into 2,048 buckets by their leading bits, then ranked among the few of a bucket. Indices that crowd into few
 //! buckets are sorted by bitmaps one after the other: it is the rare case. What a cluster stages of a slice that it streams is
@@ -190,12 +190,19 @@ impl Sorter {
         let held = hold::<N>(staged, count);
         ranks.clear();
         block::sync();
-        for i in 0..N {
-            if exists(i) {
-                ranks.mark(held[i] - start);
+        // Four that follow each other in one access.
+        for group in 0..const { N as u32 / 4 } {
+            let first = 4 * (group * THREADS + opaque(thread::index()));
+            let indices = staged.get4(first);
+            for i in 0..4 {
+                if first + i < count {
+                    ranks.mark(indices[i as usize] - start);
+                }
             }
         }
+        block::sync();
         ranks.add_up(self.sums);
+        block::sync();
         let mut own = [0; N];
         for i in 0..N {
             if exists(i) {
@@ -224,7 +231,7 @@ impl Sorter {
         mut position: u32,
         out: &OutRow<E>,
     ) {
-        let bitmap = Bitmap(self.memory);
+        let bitmap = Bitmap::new(self.memory, u32::MAX);
         let end = position + count;
         loop {
             bitmap.clear();
@@ -354,10 +361,14 @@ impl Sorter {
     }
 }
 
-/// A bit for each of so many indices, in shared memory. A thread has four neighbouring words, or one if there is little
-/// memory.
+/// A bit for each of so many indices, in shared memory. A thread has up to four neighbouring words: as few as will do, so
+/// that all threads have their part.
 #[derive(Clone, Copy)]
-pub struct Bitmap(Shared<u32>);
+pub struct Bitmap {
+    words: Shared<u32>,
+    /// 1, 2 or 4.
+    per_thread: u32,
+}
 
 impl Bitmap {
     /// Words of the largest.
@@ -365,34 +376,41 @@ impl Bitmap {
     /// Indices of the largest.
     pub const SPAN: u32 = Self::WORDS * u32::BITS;
 
-    /// The largest, in [`WORDS`](Self::WORDS) words.
+    /// For `len` indices, or as many as there is room for in `words`, at least one for each thread.
     #[inline(always)]
-    pub fn new(words: Shared<u32>) -> Self {
-        Self(words)
-    }
-
-    #[inline(always)]
-    fn is_wide(self) -> bool {
-        self.0.len() >= Self::WORDS
+    pub fn new(words: Shared<u32>, len: u32) -> Self {
+        let per_thread = if len <= Self::SPAN / 4 || words.len() < Self::WORDS {
+            1
+        } else if len <= Self::SPAN / 2 {
+            2
+        } else {
+            4
+        };
+        Self { words, per_thread }
     }
 
     /// How many indices it is for.
     #[inline(always)]
     fn span(self) -> u32 {
-        if self.is_wide() { Self::SPAN } else { THREADS * u32::BITS }
+        self.per_thread * const { THREADS * u32::BITS }
     }
 
     /// Clears it. Collective over the block.
     #[inline(always)]
     pub fn clear(self) {
-        let thread = opaque(thread::index());
-        if self.is_wide() { self.0.set4(4 * thread, [0; 4]) } else { self.0.set(thread, 0) }
+        let first = self.first_word();
+        if self.per_thread == 4 {
+            return self.words.set4(first, [0; 4]);
+        }
+        for i in 0..self.per_thread {
+            self.words.set(first + i, 0);
+        }
     }
 
     /// Marks a place.
     #[inline(always)]
     pub fn mark(self, place: u32) {
-        self.0.reduce(AtomicOp::Or, place / u32::BITS, 1 << (place % u32::BITS));
+        self.words.reduce(AtomicOp::Or, place / u32::BITS, 1 << (place % u32::BITS));
     }
 
     /// Stages the index of each place that is marked, in order, from position 0 on; that of the first place is `start`.
@@ -410,108 +428,104 @@ impl Bitmap {
         }
     }
 
-    /// The thread's words.
+    /// The thread's words; zero where it has none.
     #[inline(always)]
     fn own(self) -> [u32; 4] {
-        let thread = opaque(thread::index());
-        if self.is_wide() { self.0.get4(4 * thread) } else { [self.0.get(thread), 0, 0, 0] }
+        let first = self.first_word();
+        match self.per_thread {
+            4 => self.words.get4(first),
+            2 => [self.words.get(first), self.words.get(first + 1), 0, 0],
+            _ => [self.words.get(first), 0, 0, 0],
+        }
     }
 
-    /// The place of their first bit.
+    /// The thread's first word.
+    #[inline(always)]
+    fn first_word(self) -> u32 {
+        opaque(thread::index()) * self.per_thread
+    }
+
+    /// The place of its first bit.
     #[inline(always)]
     fn first_of_own(self) -> u32 {
-        opaque(thread::index()) * (self.span() / THREADS)
+        self.first_word() * u32::BITS
     }
 }
 
-/// The ranks of some indices among each other: a bit for each place that there may be, sixteen of them in a word, and in
-/// its upper half how many are marked before.
+/// The ranks of some indices among each other: a bit for each place that there may be, and how many are marked before the
+/// places of each word. A thread has four neighbouring words, and of many places four of the second half, too.
 #[derive(Clone, Copy)]
 pub struct Ranks {
-    words: Shared<u32>,
-    /// Words of a thread, which are neighbours: a power of two, from a group of words on that are read at once to a line.
-    per_thread: u32,
+    bits: Shared<u32>,
+    before: Shared<u32>,
+    has_second_half: bool,
 }
 
 impl Ranks {
-    /// Places of a word.
-    const PLACES: u32 = 16;
-    /// Words that are read at once.
-    const GROUP: u32 = 4;
-    /// Words of a line, behind which a group is left out: otherwise the threads' words would be in few banks.
-    const LINE: u32 = 32;
+    /// Words of bits for most places, and as many for what is before them.
+    pub const WORDS: u32 = 2 * Self::HALF;
     /// Most places: with more, a thread has so many words that buckets take less time.
-    const MOST_PLACES: u32 = Self::LINE / 2 * THREADS * Self::PLACES;
+    pub const PLACES: u32 = Self::WORDS * u32::BITS;
+    /// Words of a half.
+    const HALF: u32 = 4 * THREADS;
 
-    /// For `places` places, at least 1, if `words` have room for them.
+    /// In `bits`, which are clear, and `before`, of [`WORDS`](Self::WORDS) each, for up to [`PLACES`](Self::PLACES) places.
     #[inline(always)]
-    pub fn within(words: Shared<u32>, places: u32) -> Option<Self> {
-        let least = places.div_ceil(const { Self::PLACES * THREADS }).max(Self::GROUP);
-        // The next power of two.
-        let per_thread = 1 << (u32::BITS - (least - 1).leading_zeros());
-        let needed = per_thread * const { THREADS + THREADS * Self::GROUP / Self::LINE };
-        (places <= Self::MOST_PLACES && needed <= words.len()).then_some(Self { words, per_thread })
+    pub fn new(bits: Shared<u32>, before: Shared<u32>, places: u32) -> Self {
+        Self { bits, before, has_second_half: places > const { Self::HALF * u32::BITS } }
     }
 
-    /// Where a word is.
+    /// For `places` places, if `memory` has room for them. They are not [clear](Self::clear).
     #[inline(always)]
-    fn at(word: u32) -> u32 {
-        word + word / Self::LINE * Self::GROUP
-    }
-
-    /// Where the thread has its first word.
-    #[inline(always)]
-    fn own(self) -> u32 {
-        Self::at(opaque(thread::index()) * self.per_thread)
+    pub fn within(memory: Shared<u32>, places: u32) -> Option<Self> {
+        let words = if places > const { Self::HALF * u32::BITS } { Self::WORDS } else { Self::HALF };
+        if places > Self::PLACES || 2 * words > memory.len() {
+            return None;
+        }
+        Some(Self::new(memory.part(0, words), memory.part(words, words), places))
     }
 
     /// Clears them. Collective over the block; a block barrier before anything is marked.
     #[inline(always)]
     pub fn clear(self) {
-        let mut group = 0;
-        while group < self.per_thread {
-            self.words.set4(self.own() + group, [0; 4]);
-            group += Self::GROUP;
+        let first = 4 * opaque(thread::index());
+        self.bits.set4(first, [0; 4]);
+        if self.has_second_half {
+            self.bits.set4(Self::HALF + first, [0; 4]);
         }
     }
 
     /// Marks a place.
     #[inline(always)]
     pub fn mark(self, place: u32) {
-        self.words.reduce(AtomicOp::Or, Self::at(place / Self::PLACES), 1 << (place % Self::PLACES));
+        self.bits.reduce(AtomicOp::Or, place / u32::BITS, 1 << (place % u32::BITS));
     }
 
-    /// Adds up how many are marked. Collective over the block; begins and ends with a block barrier.
+    /// Adds up how many are marked, which are fewer than 2^16. Collective over the block, after a block barrier; needs one
+    /// before ranks are asked for.
     #[inline(always)]
     pub fn add_up(self, sums: Sums) {
-        block::sync();
-        let (mut count, mut group) = (0, 0);
-        while group < self.per_thread {
-            let [a, b, c, d] = self.words.get4(self.own() + group).map(u32::count_ones);
-            count += a + b + c + d;
-            group += Self::GROUP;
+        let counts = |first| self.bits.get4(first).map(u32::count_ones);
+        let sum = |[a, b, c, d]: [u32; 4]| a + b + c + d;
+        let first = 4 * opaque(thread::index());
+        let lower = counts(first);
+        let upper = if self.has_second_half { counts(Self::HALF + first) } else { [0; 4] };
+        // Both in one.
+        let ([before], [all]) = sums.before([sum(lower) | sum(upper) << u16::BITS]);
+        let set = |first, before, [a, b, c, _]: [u32; 4]| {
+            self.before.set4(first, [before, before + a, before + a + b, before + a + b + c]);
+        };
+        set(first, before & 0xffff, lower);
+        if self.has_second_half {
+            set(Self::HALF + first, (all & 0xffff) + (before >> u16::BITS), upper);
         }
-        let ([mut before], _) = sums.before([count]);
-        let mut group = 0;
-        while group < self.per_thread {
-            let mut words = self.words.get4(self.own() + group);
-            for i in 0..Self::GROUP as usize {
-                let marked = words[i].count_ones();
-                words[i] |= before << Self::PLACES;
-                before += marked;
-            }
-            self.words.set4(self.own() + group, words);
-            group += Self::GROUP;
-        }
-        block::sync();
     }
 
     /// How many places before this one are marked, after they were [added up](Self::add_up).
     #[inline(always)]
     pub fn of(self, place: u32) -> u32 {
-        let word = self.words.get(Self::at(place / Self::PLACES));
-        let before = word & ((1 << (place % Self::PLACES)) - 1);
-        (word >> Self::PLACES) + before.count_ones()
+        let (word, bit) = (place / u32::BITS, place % u32::BITS);
+        self.before.get(word) + (self.bits.get(word) & ((1 << bit) - 1)).count_ones()
     }
 }
 

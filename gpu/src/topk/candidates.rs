@@ -124,7 +124,7 @@ impl Candidates {
 
     /// The same if there is a lane for each candidate.
     #[inline(always)]
-    fn rank_few<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
+    pub fn rank_few<const T: u32>(self, count: u32, wanted: u32, mut put: impl FnMut(u32, u32)) {
         let warps = const { T / warp::SIZE };
         // A warp to each candidate, or to two of them.
         const { assert!(2 * (T / warp::SIZE) >= warp::SIZE) };

@@ -11,8 +11,8 @@
 //!    those that are selected.
 //!
 //! So blocks wait for each other twice, by the barrier of the hardware, and the row is read once. For an output in the
-//! order of the indices they do a third time: each ranks what it has listed, and tells how much of it is selected. A block
-//! writes to its own shared memory only, which the others read: such a barrier needs no fence for global memory. A
+//! order of the indices they do a third time, unless the bin has so few that every block ranks all: each ranks what it has
+//! listed, and tells how much of it is selected. A block writes to its own shared memory only, which the others read: such a barrier needs no fence for global memory. A
 //! cluster is started as a whole: nobody waits for a block that cannot run. If the bin is crowded, its keys are told
 //! apart by [`refine::narrow`] over all slices at once. Their scores are still in registers if those of a slice fit, and the
 //! keys are not the lowest; otherwise they are read again, from the cache they have come through. Slices that are too long for
@@ -439,7 +439,7 @@ fn finish<E: Element>(
     let is_marked = outcome == Outcome::Marked;
     let (start, len) = (slice.first_index(), slice.end_index().saturating_sub(slice.first_index()));
     // What is staged of a slice that is not too long is sorted by a bitmap, in which it is marked while the block waits.
-    let bitmap = Bitmap::new(team.marks);
+    let bitmap = Bitmap::new(team.marks, len);
     let is_sorted = is_ascending && !is_marked && len <= Bitmap::SPAN;
     // What is certain of a slice in registers is brought into order then, and the rest marked.
     let marks = Marks::new(team.marks, held(slice.row));
@@ -479,10 +479,16 @@ fn finish<E: Element>(
         cluster::wait_until_left();
         return;
     }
-    // Each block ranks what it has listed, and tells the others how many of those are selected.
-    let listed_before = sum_of_lower(rank, |lower| team.listed_by(lower));
-    let listed_end = listed_before + team.listed_by(rank);
+    // Few are ranked by every block, which so knows how many of each are selected. Of many, each block ranks what it has
+    // listed, and tells the others how many of those are. The bins of held slices have many.
+    let are_few = !is_marked && count <= warp::SIZE;
     let mut select = |_, index: u32| {
+        if are_few && index.wrapping_sub(start) >= len {
+            if index < start {
+                team.tally.reduce(AtomicOp::Add, Team::SELECTED_BELOW, 1);
+            }
+            return;
+        }
         if is_marked {
             marks.mark(index.wrapping_add(first_place));
         } else if is_sorted {
@@ -495,12 +501,25 @@ fn finish<E: Element>(
         // Only counted.
         team.tally.reduce(AtomicOp::Add, Team::SELECTED, 1);
     };
-    team.rank(listed_before, listed_end, count, batch.k - above, TieBreak::Index, &mut select);
+    let wanted = batch.k - above;
+    if are_few {
+        cluster::leave();
+        team.gathered.rank_few::<THREADS>(count, wanted, &mut select);
+    } else {
+        let before = sum_of_lower(rank, |lower| team.listed_by(lower));
+        team.rank(before, before + team.listed_by(rank), count, wanted, TieBreak::Index, &mut select);
+    }
     block::sync();
     let own = own + team.tally.get(Team::SELECTED);
     // What follows until the others have told theirs too needs nothing of them.
-    team.offer(Team::NUMBERS, own);
+    if !are_few {
+        team.offer(Team::NUMBERS, own);
+    }
     let first = || {
+        if are_few {
+            block::sync();
+            return first + team.tally.get(Team::SELECTED_BELOW);
+        }
         team.receive(Team::NUMBERS);
         let first = team.sum_of_numbers(rank);
         cluster::leave();
@@ -574,6 +593,8 @@ impl Team {
     const NUMBERS: u32 = MAX_BLOCKS;
     /// How many of the ranked elements that the block has listed are selected.
     const SELECTED: u32 = 2 * MAX_BLOCKS;
+    /// How many of those are that blocks of lower rank have listed, where every block ranks all.
+    const SELECTED_BELOW: u32 = Self::SELECTED + 1;
     /// What [`note_passed`](Self::note_passed) was told.
     const PASSED: u32 = Self::SELECTED + 2;
     /// Two words: what [`Merge::extremes`] gives.
@@ -612,6 +633,7 @@ impl Team {
     fn start(self) {
         if thread::index() == 0 {
             self.tally.set(Self::SELECTED, 0);
+            self.tally.set(Self::SELECTED_BELOW, 0);
         }
     }
 

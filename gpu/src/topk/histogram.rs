@@ -148,15 +148,8 @@ fn cross(value: u32, wanted: u32) -> (u32, u32) {
 #[inline(always)]
 pub fn inclusive_sum(value: u32) -> u32 {
     let mut sum = value;
-    let mut distance = 1;
-    // Opaque: compared here, and not held, as five predicates, from the start of the kernel on.
-    let lane = opaque(thread::lane());
-    while distance < warp::SIZE {
-        let below = warp::shuffle_up(warp::ALL, sum, distance);
-        if lane >= distance {
-            sum += below;
-        }
-        distance *= 2;
+    for log2_distance in 0..warp::SIZE.ilog2() {
+        sum = warp::add_up(warp::ALL, sum, 1 << log2_distance);
     }
     sum
 }

@@ -1,26 +1,16 @@
 //! A list in shared memory of the elements of a row that passed a threshold.
 
-use dsa_simt::{AtomicOp, Carve, Shared, Word, block, opaque, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Shared, Word, block, opaque, thread};
 
-use super::ascending::Ranks;
 use super::bins::{self, Ascending, Bins, THREADS};
 use super::element::Element;
 use super::key::{ABSENT, key, number_key};
 use super::output::{Counters, Staged, lowest_bit};
-use super::prefix::Sums;
 use super::refine::{KeyRange, Narrowed, Outcome, RANKED, Scratch};
 use super::source::{Source, Tile, Visitor};
 
 /// Most elements of a list.
 pub const CAPACITY: u32 = 7680;
-/// Most elements that [`Listed::sort`] sorts.
-const MOST_SORTED: u32 = OF_THREAD * THREADS;
-/// What a thread has of them.
-const OF_THREAD: u32 = 4;
-/// Up to this many are sorted by comparing all of them.
-const COMPARED: u32 = 96;
-/// The place of the first one then: behind all of them.
-pub const SORTED: u32 = CAPACITY - MOST_SORTED;
 /// Words of shared memory that [`List::carve`] takes.
 pub const WORDS: u32 = 2 * CAPACITY;
 
@@ -247,79 +237,20 @@ impl Listed {
         [a, b, c, d, e, f, g, h]
     }
 
-    /// Copies the elements in the order of their indices, no two of which are the same and all of which are among the `span`
-    /// from `start` on, to the places from [`SORTED`] on, and tells whether it did: only if there are `MOST_SORTED` at most,
-    /// and few or near to each other. `memory` is used for nothing else meanwhile.
-    ///
-    /// Collective over the block, after a block barrier; needs one before the copies are read.
+    /// Calls `f` with the place and the index of each of the thread's elements.
     #[inline(always)]
-    pub fn sort(self, (start, span): (u32, u32), memory: Shared<u32>, sums: Sums) -> bool {
-        if self.len <= COMPARED {
-            self.sort_by_comparing();
-            return true;
-        }
-        let Some(ranks) = Ranks::within(memory, span) else { return false };
-        if self.len > MOST_SORTED {
-            return false;
-        }
-        ranks.clear();
-        block::sync();
-        self.for_each_pair(|index, _| ranks.mark(index - start));
-        ranks.add_up(sums);
-        self.for_each_pair(|index, place| {
-            self.list.set(SORTED + ranks.of(index - start), self.list.score(place), index);
-        });
-        true
-    }
-
-    /// Calls `f` with the index of each of the thread's elements, and its place, two on their way at a time.
-    #[inline(always)]
-    fn for_each_pair(self, f: impl Fn(u32, u32)) {
-        let mut first = opaque(thread::index());
-        while first < self.len {
-            let place = |i: u32| first + i * THREADS;
-            let indices = [0, 1].map(|i| opaque(self.list.index(place(i).min(self.len - 1))));
-            for i in 0..2 {
-                if place(i) < self.len {
-                    f(indices[i as usize], place(i));
-                }
-            }
-            first += 2 * THREADS;
+    pub fn for_each(self, mut f: impl FnMut(u32, u32)) {
+        let mut place = opaque(thread::index());
+        while place < self.len {
+            f(place, self.list.index(place));
+            place += THREADS;
         }
     }
 
-    /// [`sort`](Self::sort) of up to [`COMPARED`] elements, by ballots.
+    /// The score at a place.
     #[inline(always)]
-    fn sort_by_comparing(self) {
-        const AT_ONCE: u32 = 2;
-        let lane = opaque(thread::lane());
-        // A warp has one of sixteen elements, so that few are those of many warps.
-        let place_of = |number: u32| opaque(thread::warp()) + number * const { THREADS / warp::SIZE };
-        // The warp's elements, one after the other, are compared with all others by a lane to each.
-        let (mut number, mut rank) = (0, 0);
-        while place_of(number) < self.len {
-            let mut own = [0; AT_ONCE as usize];
-            for i in 0..AT_ONCE {
-                own[i as usize] = opaque(self.list.index(place_of(number + i).min(self.len - 1)));
-            }
-            let (mut before, mut first) = ([0; AT_ONCE as usize], 0);
-            while first < self.len {
-                let other = first + lane;
-                let index = if other < self.len { self.list.index(other) } else { u32::MAX };
-                for i in 0..AT_ONCE as usize {
-                    before[i] += warp::ballot(warp::ALL, index < own[i]).count_ones();
-                }
-                first += warp::SIZE;
-            }
-            for i in 0..AT_ONCE {
-                rank = if lane == number + i { before[i as usize] } else { rank };
-            }
-            number += AT_ONCE;
-        }
-        let place = place_of(lane);
-        if place < self.len {
-            self.list.set(SORTED + rank, self.list.score(place), self.list.index(place));
-        }
+    pub fn score(self, place: u32) -> f32 {
+        self.list.score(place)
     }
 
     /// The key at a place, and the index.

@@ -380,6 +380,12 @@ impl Staged {
         self.0.get(position)
     }
 
+    /// The indices at four positions, the first a multiple of four: any behind the end.
+    #[inline(always)]
+    pub fn get4(self, position: u32) -> [u32; 4] {
+        self.0.get4(position)
+    }
+
     /// Puts the indices of the bits set in this lane's `winners`, of which there are up to `count`, at positions
     /// reserved for them. Collective over the warp.
     #[inline(always)]

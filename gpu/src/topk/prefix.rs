@@ -1,11 +1,12 @@
 //! Sums over the threads of a block that come before a thread.
 
-use dsa_simt::{AtomicOp, Carve, Shared, block, thread, warp};
+use dsa_simt::{AtomicOp, Carve, Shared, block, opaque, thread, warp};
 
 use super::bins::THREADS;
 use super::histogram::inclusive_sum;
 
-const WARPS: u32 = THREADS / warp::SIZE;
+/// Warps of a block.
+pub(super) const WARPS: u32 = THREADS / warp::SIZE;
 /// Sums that can be asked for at once.
 const AT_ONCE: u32 = 2;
 
@@ -65,10 +66,11 @@ impl Sums {
         self.0.reduce(AtomicOp::Add, word * WARPS + warp, number);
     }
 
-    /// A word of a warp; zero if there is no warp of that number.
+    /// A word of a warp for each lane, of up to `words` words of all warps, one after the other; zero where there is none.
     #[inline(always)]
-    pub fn get(self, word: u32, warp: u32) -> u32 {
-        if warp < WARPS { self.0.get(word * WARPS + warp) } else { 0 }
+    pub fn of_lane(self, words: u32) -> u32 {
+        let lane = opaque(thread::lane());
+        if lane < words * WARPS { self.0.get(lane) } else { 0 }
     }
 
     /// The second half, of what [`offer`](Self::offer) returned, after the barrier. Collective over the warp.
@@ -77,7 +79,7 @@ impl Sums {
         let (lane, warp) = (thread::lane(), thread::warp());
         let mut totals = [0; N];
         for i in 0..N {
-            let sum = self.get(i as u32, lane);
+            let sum = if lane < WARPS { self.0.get(i as u32 * WARPS + lane) } else { 0 };
             before[i] += warp::reduce_add(warp::ALL, if lane < warp { sum } else { 0 });
             totals[i] = warp::reduce_add(warp::ALL, sum);
         }

@@ -21,7 +21,7 @@ use super::histogram::Pick;
 use super::key::number_key;
 use super::output::{Counters, OutRow, Staged, lowest_bit};
 use super::refine::{Outcome, RANKED, Scratch};
-use super::runs::Runs;
+use super::runs::{Runs, Selected};
 use super::scores::{Scores, Share, Slice, index};
 use super::{Options, RESIDENT_PLACES, crowded};
 
@@ -241,7 +241,9 @@ pub(super) fn place<E: Element, H: Held<E>>(
     if is_ascending {
         ranked.rank::<THREADS>(pick.count, rest, |_, index| runs.add(index + row.first_place()));
         block::sync();
-        runs.stage(start, staged);
+        let Selected { bits, first, position } = runs.neighbours();
+        let first = first.wrapping_sub(row.first_place());
+        staged.set_reserved(bits, H::SCORES, position, |bit| first.wrapping_add(bit));
         block::sync();
         out.write(staged, 0, wanted);
     } else {

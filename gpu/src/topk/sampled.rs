@@ -7,7 +7,7 @@
 //!    threshold because all take the same sample. What passes is listed: in shared memory by a block alone, in
 //!    the workspace by several ([`slab`]).
 //! 3. The block that is done last, and waits for nobody, selects from the list ([`refine`]). For an output in the order of the
-//!    indices, several blocks hand over their lists in this order, if they are short, and the last one keeps it.
+//!    indices, several blocks mark what they list by a bit each, hand it over in this order, and the last one keeps it.
 //!
 //! If at least k elements are listed, and all that passed are (those of several blocks by the places that these have
 //! reserved), the k largest of the list are the k largest of
@@ -21,6 +21,8 @@
 
 use dsa_simt::{AtomicOp, Carve, Shared, block, grid, half_pair, opaque, reciprocal, thread, truncate, warp};
 
+use super::Options;
+use super::ascending::{self, Ranks};
 use super::bins::{SignMagnitude, THREADS};
 use super::division::Part;
 use super::element::Element;
@@ -34,7 +36,6 @@ use super::slab::{self, Slab};
 use super::source::{Source, Tile, Visitor};
 use super::state::RowState;
 use super::stream::{self, Room, Stream};
-use super::{Options, ascending};
 
 /// Sampled elements that are expected to be among the k largest, at least.
 const EXPECTED: f32 = 16.0;
@@ -46,9 +47,11 @@ const LARGE_K: u32 = 2048;
 const WORTH_A_PAIR: f32 = 8.0;
 const MANTISSA_BITS: u32 = f32::MANTISSA_DIGITS - 1;
 /// A block alone counts what it lists at once, if its row has so many elements: then the memory is what is waited for.
-/// Of shorter rows more passes in each tile, which is counted when all is listed.
-const COUNTED_AT_ONCE: u32 = 1 << 16;
-/// Slices of a row from which on each brings what it lists into the order of the indices. Of fewer, each has so much that
+/// Of shorter rows more passes in each tile, which is counted when all is listed. While other blocks of the multiprocessor have
+/// the memory busy, that takes time of its own: with several, shorter rows are counted at once, too.
+const COUNTED_AT_ONCE: u32 = 1 << 17;
+const COUNTED_AT_ONCE_BESIDE_OTHERS: u32 = 1 << 16;
+/// Slices of a row from which on each hands over what it lists in the order of the indices. Of fewer, each has so much that
 /// one block sorts what is selected of all in less time.
 const SORTED_SLICES: u32 = 4;
 
@@ -88,20 +91,31 @@ pub fn select<E: Element>(
 ) -> Outcome {
     let SampledScratch { scratch, list, notes, room } = sampled;
     let is_alone = part.slices == 1;
-    let Slice { first, end, .. } = slice_of(row, part);
-    let stream = Stream::new(row, first, end, room);
+    let slice = slice_of(row, part);
+    let stream = Stream::new(row, slice.first, slice.end, room);
     // On its way while the threshold is found.
     let passing = guess(row, wanted, scratch, notes, || stream.begin());
     scratch.bins.zero();
     block::sync();
     let bins = || RangeBins::new(notes.range(), scratch.bins);
-    let is_counted = is_alone && row.len() >= COUNTED_AT_ONCE;
+    let counted_at_once = if room.is_deep() { COUNTED_AT_ONCE } else { COUNTED_AT_ONCE_BESIDE_OTHERS };
+    let is_counted = is_alone && row.len() >= counted_at_once;
     if is_counted {
         // The range is read once, and not for each element.
         let bins = bins();
-        collect(stream, passing, list, scratch.counters, |score| bins.add(true, score));
+        collect(stream, passing, list, Reserve::Each, scratch.counters, |score, _| bins.add(true, score));
+    } else if is_alone {
+        collect(stream, passing, list, Reserve::Warp, scratch.counters, |_, _| {});
+    } else if options.is_ascending() {
+        // In the bins, which are empty and of use to the last block only. Of a longer slice, places share bits, which are not
+        // used.
+        let (start, ranks) =
+            (slice.first_index(), Ranks::new(scratch.bins.words(), room.words(), Ranks::PLACES));
+        collect(stream, passing, list, Reserve::Each, scratch.counters, |_, index| {
+            ranks.mark((index - start) % Ranks::PLACES);
+        });
     } else {
-        collect(stream, passing, list, scratch.counters, |_| {});
+        collect(stream, passing, list, Reserve::Each, scratch.counters, |_, _| {});
     }
     block::sync();
     // Not earlier: what starts while others still read takes their multiprocessors.
@@ -115,18 +129,27 @@ pub fn select<E: Element>(
         }
     } else if options.is_ascending() && shared().0.slices >= SORTED_SLICES && notes.has_lower_numbers() {
         let places = slab::reserved(listed);
+        let own = list.first(listed);
         let (part, state, slab) = shared();
-        let mut is_in_order = false;
+        let (mut start, mut ranks) = (0, None);
         let first = state.reserve(places, scratch.words, || {
             let slice = slice_of(row, part);
-            let start = slice.first_index();
+            start = slice.first_index();
             let span = slice.end_index().saturating_sub(start);
-            is_in_order =
-                listed <= CAPACITY && list.first(listed).sort((start, span), room.words(), scratch.sums);
+            if listed <= CAPACITY && span <= Ranks::PLACES {
+                let marked = Ranks::new(scratch.bins.words(), room.words(), span);
+                marked.add_up(scratch.sums);
+                ranks = Some(marked);
+            }
         });
-        slab.write_in_order(part.number, first, listed, is_in_order, list);
+        let rank = |place, index: u32| match ranks {
+            Some(ranks) => ranks.of(index - start),
+            None => place,
+        };
+        slab.write_in_order(part.number, first, own, ranks.is_some(), rank);
         let (part, state, slab) = shared();
         let Some(all) = state.arrive(part.slices, places, scratch.words) else { return Outcome::Done };
+        scratch.bins.zero();
         listed = all;
         if all <= CAPACITY {
             let (bins, Scratch { words, sums, .. }) = (bins(), scratch);
@@ -139,6 +162,10 @@ pub fn select<E: Element>(
         slab.write(state.reserve(listed, scratch.words, || {}), listed, list);
         let (part, state, slab) = shared();
         let Some(all) = state.arrive(part.slices, listed, scratch.words) else { return Outcome::Done };
+        if options.is_ascending() {
+            scratch.bins.zero();
+            block::sync();
+        }
         listed = all;
         if listed <= CAPACITY {
             let bins = bins();
@@ -423,27 +450,37 @@ impl<E: Element> Source for Sample<E> {
     }
 }
 
-/// Lists what passes and calls `also` with the score of each element that it lists; what does not fit is only counted, as
-/// all that passes is, in the counter of winners. Collective over the block.
+/// How places of a list are reserved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reserve {
+    /// For one element after the other: the fastest where a warp has few of a tile.
+    Each,
+    /// For all that a warp has of a tile together.
+    Warp,
+}
+
+/// Lists what passes and calls `also` with the score and the index of each element that it lists; what does not fit is only
+/// counted, as all that passes is, in the counter of winners. `reserve` is known to the compiler. Collective over the block.
 #[inline(always)]
 pub(super) fn collect<E: Element>(
     stream: Stream<E>,
     passing: f32,
     list: List,
+    reserve: Reserve,
     counters: Counters,
-    also: impl Fn(f32),
+    also: impl Fn(f32, u32),
 ) {
     let bound = E::bound(passing);
     let mut tiles = stream.tiles();
     if tiles.come_in_pairs() {
         while tiles.has_pair() {
-            collect_tile(&tiles.pair(), bound, list, counters, &also);
+            collect_tile(&tiles.pair(), bound, list, reserve, counters, &also);
             tiles.advance();
             tiles.advance();
         }
     }
     while tiles.has_tile() {
-        collect_tile(&tiles.tile(), bound, list, counters, &also);
+        collect_tile(&tiles.tile(), bound, list, reserve, counters, &also);
         tiles.advance();
     }
 }
@@ -454,18 +491,27 @@ fn collect_tile<E: Element, const M: usize>(
     tile: &stream::Tile<E, M>,
     bound: u32,
     list: List,
+    reserve: Reserve,
     counters: Counters,
-    also: &impl Fn(f32),
+    also: &impl Fn(f32, u32),
 ) {
     let mut passed = E::at_least(&tile.share.vectors, bound);
+    let mut reserved = match reserve {
+        Reserve::Each => 0,
+        Reserve::Warp => counters.reserve_winners(passed.count_ones()),
+    };
     while passed != 0 {
         let bit = lowest_bit(passed);
-        let place = counters.winner();
+        let place = match reserve {
+            Reserve::Each => counters.winner(),
+            Reserve::Warp => reserved,
+        };
         if place < CAPACITY {
-            let score = tile.score(bit);
-            list.set(place, score, index::<E>(tile.share.start, bit));
-            also(score);
+            let (score, index) = (tile.score(bit), index::<E>(tile.share.start, bit));
+            list.set(place, score, index);
+            also(score, index);
         }
+        reserved += 1;
         passed &= passed - 1;
     }
 }

@@ -19,7 +19,7 @@ use super::element::Element;
 use super::key::ABSENT;
 use super::list::{self, CAPACITY, List, Listed, RangeBins};
 use super::refine::{KeyRange, Merge, Narrowed, Outcome, Scratch};
-use super::sampled::{Notes, collect, guess};
+use super::sampled::{Notes, Reserve, collect, guess};
 use super::scores::Slice;
 use super::stream::{Room, Stream};
 
@@ -77,7 +77,7 @@ pub fn select<E: Element>(
     let counted = || RangeBins::new(notes.range(), bins);
     // The range is read once, and not for each element.
     let listing = counted();
-    collect(stream, passing, list, counters, |score| listing.add(true, score));
+    collect(stream, passing, list, Reserve::Warp, counters, |score, _| listing.add(true, score));
     block::sync();
     // Not earlier: what starts while others still read takes their multiprocessors.
     grid::let_later_start();

@@ -5,8 +5,8 @@
 //! reads the whole list, from its start to its end: nobody looks for anything. What does not fit is counted only, which
 //! is seen by the number of places.
 //!
-//! For an output in the order of the indices, each block hands over its elements in their order, if they are few enough to be
-//! sorted, in groups of places that it has for itself, with a note of where that is. The last block reads the groups and the
+//! For an output in the order of the indices, each block hands over its elements in their order, if its slice is not too long for
+//! that, in groups of places that it has for itself, with a note of where that is. The last block reads the groups and the
 //! notes at once, and by the notes brings the lists of the slices into their order. If all were sorted, which the notes
 //! say, too, the whole list is in the order of the indices then. Places without an element have the lowest number; where
 //! that passes the threshold, lists are handed over in any order.
@@ -14,7 +14,7 @@
 use dsa_simt::{Global, Shared, block, opaque, thread};
 
 use super::bins::THREADS;
-use super::list::{CAPACITY, List, SORTED};
+use super::list::{CAPACITY, List, Listed};
 use super::prefix::Sums;
 
 /// Words of the list of a row: scores, indices, for each group of places whose it is, for each slice where it is.
@@ -77,31 +77,37 @@ impl Slab {
         }
     }
 
-    /// As [`write`](Self::write), in the order of the indices, if the elements have been
-    /// [sorted](super::list::Listed::sort): to places that were reserved for as many as [`reserved`] says, of which those
-    /// without an element get the lowest number.
+    /// As [`write`](Self::write), of each element at the place that `rank` gives for its place in the list and its index, and
+    /// to places that were reserved for as many as [`reserved`] says, of which those without an element get the lowest number.
     #[inline(always)]
-    pub fn write_in_order(self, slice: u32, first: u32, listed: u32, is_sorted: bool, list: List) {
-        let end = reserved(listed);
+    pub fn write_in_order(
+        self,
+        slice: u32,
+        first: u32,
+        listed: Listed,
+        is_sorted: bool,
+        rank: impl Fn(u32, u32) -> u32,
+    ) {
+        let end = reserved(listed.len());
         if end > CAPACITY || first + end > CAPACITY {
             return;
         }
-        let from = if is_sorted { SORTED } else { 0 };
-        let mut place = opaque(thread::index());
-        while place < end {
-            let (mut score, mut index) = (f32::NEG_INFINITY, 0);
-            if place < listed {
-                (score, index) = (list.score(from + place), list.index(from + place));
-            }
+        let thread = opaque(thread::index());
+        let put = |place, score: f32, index| {
             self.0.set((first + place) as usize, score.to_bits());
             self.0.set((CAPACITY + first + place) as usize, index);
-            if place.is_multiple_of(GROUP) {
-                self.0.set((OWNERS + (first + place) / GROUP) as usize, slice);
-            }
-            place += THREADS;
+        };
+        listed.for_each(|place, index| put(rank(place, index), listed.score(place), index));
+        if listed.len() + thread < end {
+            put(listed.len() + thread, f32::NEG_INFINITY, 0);
         }
-        if thread::index() == 0 {
-            self.0.set((NOTES + slice) as usize, Note { first, listed, is_sorted }.to_word());
+        let mut group = thread;
+        while GROUP * group < end {
+            self.0.set((OWNERS + first / GROUP + group) as usize, slice);
+            group += THREADS;
+        }
+        if thread == 0 {
+            self.0.set((NOTES + slice) as usize, Note { first, listed: listed.len(), is_sorted }.to_word());
         }
     }
 

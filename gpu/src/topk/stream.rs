@@ -72,6 +72,12 @@ impl Room {
         self.0
     }
 
+    /// Whether it has as many tiles as there may be: the block has its multiprocessor for itself then.
+    #[inline(always)]
+    pub fn is_deep(self) -> bool {
+        self.0.len() == words(DEPTHS[2])
+    }
+
     /// Number of vectors, a power of two.
     #[inline(always)]
     fn vectors(self) -> u32 {
